@@ -1,0 +1,257 @@
+"""A residual network as a frozen value: stem, stages, every block, shortcut, activation order, initial values.
+
+Everything else in deepskip is a function of a `Spec`. Blocks are listed, not counted: each has an id that
+stays its own when others are grown or pruned, so weights and hooks keep their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from deepskip.describe.value import Value
+from deepskip.errors import InputError
+
+Positive = Annotated[int, Field(ge=1)]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Shortcut = Literal["A", "B", "C", "none"]
+Order = Literal["post", "pre"]
+Initial = Literal["he_fan_out", "he_fan_in"]
+
+
+class Shape(NamedTuple):
+    """One image's tensor, without the batch dimension: [c, h, w]."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def values(self) -> int:
+        """How many numbers the tensor holds."""
+        return self.channels * self.height * self.width
+
+    def shrink(self, channels: int, stride: int) -> Shape:
+        """Return the shape after an odd, padded convolution: ⌈h / stride⌉ × ⌈w / stride⌉."""
+        return Shape(channels, -(-self.height // stride), -(-self.width // stride))
+
+    def __str__(self) -> str:
+        return f"{self.channels}×{self.height}×{self.width}"
+
+
+class Conv(Value):
+    """One convolution, padded by kernel // 2 and without a bias: the normaliser after it has one."""
+
+    channels: Positive
+    """Output channels."""
+    kernel: Positive = 3
+    """Height and width of the kernel; odd, so that padding keeps the image centred."""
+    stride: Positive = 1
+    """Step between outputs, in input pixels."""
+    groups: Positive = 1
+    """Number of groups the channels are split into."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Conv:
+        if self.kernel % 2 == 0:
+            raise InputError("kernel", self.kernel, "an odd number", self.kernel + 1)
+        if self.channels % self.groups:
+            raise InputError("groups", self.groups, f"a divisor of channels = {self.channels}")
+        return self
+
+
+class Block(Value):
+    """One residual block: a branch of convolutions and the shortcut that jumps over them.
+
+    Two 3×3 convolutions are the basic block, 1×1 – 3×3 – 1×1 the bottleneck (He et al. 2015, figure 5); any
+    number of layers per skip is allowed.
+    """
+
+    id: Identifier
+    """The block's own name within its stage."""
+    convs: Annotated[tuple[Conv, ...], Field(min_length=1)]
+    """The branch's convolutions, in order."""
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the block."""
+        return self.convs[-1].channels
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per output pixel of the block."""
+        return math.prod(conv.stride for conv in self.convs)
+
+
+class Stage(Value):
+    """A run of blocks; by convention all of one width, the first of which changes the dimensions."""
+
+    id: Identifier
+    """The stage's own name within the network."""
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    """The stage's blocks, in order."""
+
+
+class Stem(Value):
+    """The layers before the first block."""
+
+    convs: Annotated[tuple[Conv, ...], Field(min_length=1)]
+    """Convolutions, each followed by a normaliser and a ReLU (the last one's come later in a "pre" net)."""
+    pool: bool = False
+    """Whether a 3×3 max-pool of stride 2 follows (the ImageNet stem)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A block in its place: what it is, what comes in and what goes out."""
+
+    name: str
+    """The block's qualified name, `stages.<stage>.<block>`."""
+    block: Block
+    inputs: Shape
+    outputs: Shape
+    shortcut: Literal["identity", "pad", "projection", "none"]
+    """What the shortcut does here; "none" in a plain net."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the block changes the dimensions (a convolution block) or keeps them (an identity block)."""
+        return changes(self.inputs.channels, self.block)
+
+
+def changes(in_channels: int, block: Block) -> bool:
+    """Return whether `block` changes the dimensions of an input of `in_channels` channels."""
+    return in_channels != block.channels or block.stride != 1
+
+
+class Spec(Value):
+    """A whole network, as a value: prints, compares, hashes, round-trips JSON.
+
+    Sources: He et al. 2015, arXiv:1512.03385 (blocks, options A, B and C, stems); He et al. 2016,
+    arXiv:1603.05027 (pre-activation).
+    """
+
+    base: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+    """Name of the residual net; the twin's is made from it, so that the twin differs in one field only."""
+    input: tuple[Positive, Positive, Positive]
+    """Channels, height and width of one input image."""
+    classes: Positive
+    """Number of outputs."""
+    stem: Stem
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    shortcut: Shortcut = "B"
+    """Where dimensions change: "A" pads with zeros (no parameters), "B" projects by a 1×1 convolution; "C"
+    projects in every block. "none" is a plain net: no block has a shortcut."""
+    order: Order = "post"
+    """Where the ReLU is: "post", after the addition (2015), or "pre", before the convolutions (2016)."""
+    initial: Initial = "he_fan_out"
+    """Rule of the convolutions' initial values: normal, variance 2 / fan (He et al. 2015, arXiv:1502.01852;
+    equation 10 for the inputs a value reads, "he_fan_in", equation 14 for the outputs it reaches)."""
+
+    @property
+    def name(self) -> str:
+        """The network's name: `base`, or for a plain net the same with "plain" in place of "resnet"."""
+        if not self.is_plain:
+            return self.base
+        return self.base.replace("resnet", "plain", 1) if "resnet" in self.base else f"plain_{self.base}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no block has a shortcut."""
+        return self.shortcut == "none"
+
+    @property
+    def layers(self) -> int:
+        """Layers as papers count them: convolutions of stem and branches and the final linear one."""
+        return len(self.stem.convs) + sum(len(block.convs) for _, block in self.blocks()) + 1
+
+    def blocks(self) -> Iterator[tuple[Stage, Block]]:
+        """Yield every block with its stage, in order."""
+        for stage in self.stages:
+            for block in stage.blocks:
+                yield stage, block
+
+    def plain(self) -> Spec:
+        """Return the plain twin: the same network without shortcuts. One field differs."""
+        return self.replace(shortcut="none")
+
+    def sites(self) -> Iterator[Site]:
+        """Yield every block in its place, with shapes."""
+        shape = self.stem_shapes()[-1]
+        for stage, block in self.blocks():
+            out = shape
+            for conv in block.convs:
+                out = out.shrink(conv.channels, conv.stride)
+            kind = self._shortcut(changes(shape.channels, block))
+            yield Site(f"stages.{stage.id}.{block.id}", block, shape, out, kind)
+            shape = out
+
+    def stem_shapes(self) -> list[Shape]:
+        """Return the shape of the input and after each convolution of the stem, then after its pool."""
+        shapes = [Shape(*self.input)]
+        for conv in self.stem.convs:
+            shapes.append(shapes[-1].shrink(conv.channels, conv.stride))
+        if self.stem.pool:
+            shapes.append(shapes[-1].shrink(shapes[-1].channels, 2))
+        return shapes
+
+    def _shortcut(self, changed: bool) -> Literal["identity", "pad", "projection", "none"]:
+        if self.shortcut == "none":
+            return "none"
+        if self.shortcut == "C":
+            return "projection"
+        if not changed:
+            return "identity"
+        return "pad" if self.shortcut == "A" else "projection"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Spec:
+        self._check_ids()
+        channels = self._check_groups("stem", self.input[0], self.stem.convs)
+        for stage, block in self.blocks():
+            where = f"stages.{stage.id}.{block.id}"
+            if self.shortcut == "A" and block.channels < channels:
+                raise InputError(
+                    f"{where}: shortcut A pads channels",
+                    f"{channels} channels in and {block.channels} out",
+                    f"at least {channels} out, or shortcut B, C or none",
+                    "B",
+                )
+            channels = self._check_groups(where, channels, block.convs)
+        return self
+
+    def _check_ids(self) -> None:
+        for where, ids in (
+            ("stages", [stage.id for stage in self.stages]),
+            *((f"stages.{stage.id}", [block.id for block in stage.blocks]) for stage in self.stages),
+        ):
+            seen: set[str] = set()
+            for name in ids:
+                if name in seen:
+                    raise InputError(where, f"the id {name!r} twice", "ids that differ from one another")
+                seen.add(name)
+
+    @staticmethod
+    def _check_groups(where: str, channels: int, convs: tuple[Conv, ...]) -> int:
+        for i, conv in enumerate(convs, 1):
+            if channels % conv.groups:
+                raise InputError(
+                    f"{where}.conv{i}: groups", conv.groups, f"a divisor of {channels} channels in"
+                )
+            channels = conv.channels
+        return channels
+
+    def __str__(self) -> str:
+        kind = "plain" if self.is_plain else f"shortcut {self.shortcut}"
+        counts = "+".join(str(len(stage.blocks)) for stage in self.stages)
+        return (
+            f"{self.name}: {self.layers} layers, {Shape(*self.input)} → {self.classes} classes, "
+            f"{counts} blocks, {kind}, {self.order}-activation"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Spec {self}>"
