@@ -1,0 +1,1 @@
+"""Networks on disk: one safetensors file with the Spec, classes and preprocessing in its header."""

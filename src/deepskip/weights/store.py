@@ -1,0 +1,114 @@
+"""The model file: one `model.safetensors` whose header holds all that train, evaluate and predict need."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deepskip.describe.preprocessing import Preprocessing
+from deepskip.describe.spec import Spec
+from deepskip.describe.value import Value
+from deepskip.errors import InputError
+from deepskip.files import replacing
+from deepskip.nets.builder import build
+from deepskip.nets.network import Network
+
+FILE = "model.safetensors"
+FORMAT = 1
+KEY = "deepskip"
+
+
+class Header(Value):
+    """What a model file says beside its tensors. Stored as JSON under the metadata key "deepskip"."""
+
+    format: int = FORMAT
+    """Version of this layout."""
+    spec: Spec
+    classes: tuple[str, ...]
+    """Class names, in the order of the logits."""
+    preprocessing: Preprocessing
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """Where it comes from: data set and fingerprint, recipe, seed, command, versions."""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    """What was measured when it was saved, errors in percent."""
+
+
+def locate(path: Path | str) -> Path:
+    """Return the model file that `path` means: itself, or the one in the run folder. Raises InputError."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise InputError(path, f"a folder without {FILE}", f"a run folder or a {FILE}")
+        return path / FILE
+    if not path.is_file():
+        raise InputError(path, "no such file or folder", f"a run folder or a {FILE}")
+    return path
+
+
+def save(path: Path, net: Network, header: Header) -> None:
+    """Write `net` and `header` to `path`, whole or not at all. Raises WorkError when the disk refuses."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    with replacing(path) as beside:
+        _save(tensors, beside, header)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, header: Header) -> None:
+    try:
+        save_file(tensors, path, metadata={KEY: header.to_json()})
+    except SafetensorError as error:  # it wraps the operating system's own words
+        reason = re.sub(r"^.*I/O error: | \(os error \d+\)$", "", str(error))
+        raise OSError(None, reason, str(path)) from error
+
+
+def read_header(path: Path | str) -> Header:
+    """Return the header of the model file at `path`; no tensor is read. Raises InputError."""
+    file = locate(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+    if KEY not in metadata:
+        raise InputError(file, "a safetensors file without a deepskip header", "a file that deepskip wrote")
+    text = metadata[KEY]
+    try:
+        version = json.loads(text).get("format")
+    except (ValueError, AttributeError) as error:
+        raise InputError(file, "a header that is not JSON", "a file that deepskip wrote") from error
+    if version != FORMAT:
+        raise InputError(f"{file}: format", version, FORMAT)
+    return Header.from_json(text)
+
+
+def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Network, Header]:
+    """Return the network in the model file at `path`, in evaluation mode, and its header.
+
+    Raises InputError when the file is not a model or its tensors are not the Spec's.
+    """
+    header = read_header(path)
+    file = locate(path)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+    net = build(header.spec)
+    _check(file, net, tensors)
+    net.load_state_dict(tensors)
+    return net.to(device).eval(), header
+
+
+def _check(file: Path, net: Network, tensors: dict[str, Tensor]) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in (*wanted, *found):
+        if wanted.get(name) != found.get(name):
+            got, allowed = found.get(name, "no such tensor"), wanted.get(name, "no such tensor")
+            raise InputError(f"{file}: {name}", got, f"{allowed}, as its own Spec says")
