@@ -1,0 +1,154 @@
+"""A trained network with what it needs to be used: classes, preprocessing, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from deepskip.data import sources
+from deepskip.data.batches import normalise
+from deepskip.data.dataset import Dataset
+from deepskip.data.decode import SUFFIXES, preprocess_file
+from deepskip.describe.preprocessing import Preprocessing
+from deepskip.errors import InputError, choices
+from deepskip.nets.network import Network
+from deepskip.scoring import BATCH, Score, score
+from deepskip.weights import store
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one picture."""
+
+    file: str
+    probabilities: dict[str, float]
+    """Probability of each class, most probable first."""
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        """Probability of that class, 0 to 1."""
+        return self.probabilities[self.label]
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """Return `file`, `class`, `probability` and the `top` most probable classes."""
+        best = list(self.probabilities.items())[:top]
+        return {
+            "file": self.file,
+            "class": self.label,
+            "probability": self.probability,
+            "top": [{"class": name, "probability": value} for name, value in best],
+        }
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, in evaluation mode, and the header of its file."""
+
+    net: Network
+    header: store.Header
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.header.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the network's input."""
+        return self.header.preprocessing
+
+    @torch.no_grad()
+    def predict(
+        self,
+        files: Sequence[Path | str],
+        *,
+        batch: int = BATCH,
+        skipped: Callable[[InputError], None] | None = None,
+    ) -> list[Prediction]:
+        """Return a prediction for each picture, in order.
+
+        A picture that cannot be read raises InputError, naming the file; with `skipped`, that is called with
+        the error instead, and the picture is left out.
+        """
+        predictions: list[Prediction] = []
+        for start in range(0, len(files), batch):
+            names, pixels = self._read(files[start : start + batch], skipped)
+            if names:
+                rows = self._probabilities(torch.from_numpy(np.stack(pixels)))
+                predictions += [
+                    Prediction(name, self._ranked(row)) for name, row in zip(names, rows, strict=True)
+                ]
+        return predictions
+
+    def _read(
+        self, files: Sequence[Path | str], skipped: Callable[[InputError], None] | None
+    ) -> tuple[list[str], list[npt.NDArray[np.uint8]]]:
+        names, pixels = [], []
+        for file in files:
+            try:
+                pixels.append(preprocess_file(Path(file), self.preprocessing))
+                names.append(str(file))
+            except InputError as error:
+                if skipped is None:
+                    raise
+                skipped(error)
+        return names, pixels
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        """Return softmax probabilities [n, classes] of uint8 pictures [n, h, w, c]."""
+        weight = next(self.net.parameters())
+        images = pixels.permute(0, 3, 1, 2).to(weight.device)
+        logits: Tensor = self.net(normalise(images, self.preprocessing, weight.dtype))
+        return logits.softmax(1).cpu()
+
+    def evaluate(self, data: Dataset | str | Path) -> Score:
+        """Return the score on the validation split of `data`: a data set, a built-in name or a folder."""
+        if not isinstance(data, Dataset):
+            data = self.open(data)
+        return score(self.net, data.val, self.preprocessing)
+
+    def open(self, data: str | Path, *, progress: Any = None) -> Dataset:
+        """Open `data` as this model sees it: its preprocessing, its classes. Raises InputError."""
+        return sources.open_dataset(
+            data, preprocessing=self.preprocessing, classes=self.classes, progress=progress
+        )
+
+    def _ranked(self, probabilities: Tensor) -> dict[str, float]:
+        values, order = probabilities.sort(descending=True, stable=True)
+        return {self.classes[i]: p for i, p in zip(order.tolist(), values.tolist(), strict=True)}
+
+
+def load(path: Path | str, *, device: torch.device | str = "cpu") -> Model:
+    """Return the model in a run folder or a `model.safetensors`. Raises InputError when there is none."""
+    net, header = store.load(path, device=device)
+    return Model(net.to(memory_format=torch.channels_last), header)  # type: ignore[call-overload]
+
+
+def find_pictures(paths: Iterable[Path | str]) -> list[Path]:
+    """Return the files that `paths` name, folders searched through for pictures, in sorted order.
+
+    Raises InputError for a path that does not exist and for a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(
+                path, "a folder without pictures", f"files that end in {choices(sorted(SUFFIXES))}"
+            )
+        if not path.exists():
+            raise InputError(path, "no such file or folder", "pictures, or folders of pictures")
+        found += inside
+    return found

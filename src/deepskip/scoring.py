@@ -1,0 +1,97 @@
+"""How good a network is on a split: loss, top-1 and top-5 error, per class, confusion, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepskip.data.batches import eval_batches, normalise
+from deepskip.data.dataset import Split
+from deepskip.describe.preprocessing import Preprocessing
+
+BATCH = 256
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Score:
+    """What `score` measured on n images; errors in percent."""
+
+    n: int
+    loss: float
+    """Mean cross-entropy, in nats."""
+    error: float
+    """Images whose most probable class is wrong."""
+    top5_error: float
+    """Images whose class is not among the five most probable; 0 with at most five classes."""
+    calibration_error: float
+    """Expected calibration error over 15 equal bins of confidence, in percent (Guo et al. 2017,
+    arXiv:1706.04599, equation 3)."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts: rows are true classes, columns predicted ones."""
+
+    def classes(self, names: Iterable[str]) -> list[dict[str, object]]:
+        """Return one row a class: `class`, `n` images and `error` in percent (null for a class without)."""
+        rows: list[dict[str, object]] = []
+        for i, name in enumerate(names):
+            n = sum(self.confusion[i])
+            rows.append({"class": name, "n": n, "error": 100 * (1 - self.confusion[i][i] / n) if n else None})
+        return rows
+
+
+@torch.no_grad()
+def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int = BATCH) -> Tensor:
+    """Return the logits [n, classes] of every image in `split`, in order, on the CPU.
+
+    The network is put into evaluation mode meanwhile and left in the mode it was in. Always in the network's
+    own precision, so that a score does not depend on how the network was trained.
+    """
+    device = next(net.parameters()).device
+    dtype = next(net.parameters()).dtype
+    training = net.training
+    net.eval()
+    try:
+        parts = [
+            net(normalise(images.to(device), preprocessing, dtype)).float().cpu()
+            for images, _ in eval_batches(split, batch)
+        ]
+    finally:
+        net.train(training)
+    return torch.cat(parts)
+
+
+def score(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int = BATCH) -> Score:
+    """Return the score of `net` on every image of `split`, each counted once."""
+    return score_logits(predict_logits(net, split, preprocessing, batch=batch), split.labels)
+
+
+def score_logits(logits: Tensor, labels: Tensor) -> Score:
+    """Return the score of `logits` [n, classes] against `labels` [n]."""
+    n, classes = logits.shape
+    confidence, predicted = logits.softmax(1).max(1)
+    right = predicted == labels
+    top = logits.topk(min(5, classes), dim=1).indices
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+    return Score(
+        n=n,
+        loss=float(functional.cross_entropy(logits.double(), labels)),
+        error=_percent(n - int(right.sum()), n),
+        top5_error=_percent(n - int((top == labels[:, None]).sum()), n),
+        calibration_error=_calibration_error(confidence.double(), right),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole
+
+
+def _calibration_error(confidence: Tensor, right: Tensor) -> float:
+    bins = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gap.index_add_(0, bins, right.double() - confidence)
+    return 100 * float(gap.abs().sum()) / len(confidence)

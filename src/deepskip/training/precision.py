@@ -1,0 +1,54 @@
+"""Which device a run uses, and which numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from deepskip.errors import InputError, choices, nearest
+
+Precision = Literal["float32", "bf16"]
+PRECISIONS = ("auto", "float32", "bf16")
+SMALL = 16  # below 16 × 16 pixels casting costs more than the arithmetic it saves
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device called `wanted`; "auto" is CUDA where there is one. Raises InputError."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in available:
+        raise InputError("--device", repr(wanted), choices(["auto", *available]), nearest(wanted, available))
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device, size: int) -> Precision:
+    """Return the numbers to compute in; "auto" is bf16 where the hardware has it and images are large enough.
+
+    Weights, their updates and every score stay float32. Raises InputError.
+    """
+    if wanted not in PRECISIONS:
+        raise InputError("--precision", repr(wanted), choices(PRECISIONS), nearest(wanted, PRECISIONS))
+    if wanted == "auto":
+        return "bf16" if size >= SMALL and _has_bf16(device) else "float32"
+    return "bf16" if wanted == "bf16" else "float32"
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which a forward pass runs in `precision`."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = torch.cpu.get_capabilities()
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))

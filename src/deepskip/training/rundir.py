@@ -1,0 +1,147 @@
+"""The run folder: what was asked, where it ran, what was measured, the model, and what resuming needs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepskip._version import __version__
+from deepskip.errors import InputError
+from deepskip.files import explained, read_json, replacing, write_json, write_text
+from deepskip.nets.network import Network
+from deepskip.weights import store
+
+CONFIG, ENVIRONMENT, METRICS, STATE = "config.json", "environment.json", "metrics.jsonl", "state"
+CHECKPOINT = "checkpoint.pt"
+
+
+class RunFolder:
+    """A run folder, opened for one run. Every file in it is whole or not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def claim(cls, path: Path, config: dict[str, Any], *, resume: bool) -> RunFolder:
+        """Take `path` for the run that `config` describes; with `resume`, go on with that same run.
+
+        Raises InputError when the folder holds another run, or this one and `resume` is false; nothing in it
+        is touched then.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(path, "a file", "a new folder, or one that holds this run")
+        folder = cls(path)
+        if (path / CONFIG).exists():
+            folder._agree(config, resume=resume)
+        elif path.is_dir() and any(path.iterdir()):
+            raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
+        else:
+            write_json(path / CONFIG, config)
+            write_json(path / ENVIRONMENT, environment())
+        return folder
+
+    def _agree(self, config: dict[str, Any], *, resume: bool) -> None:
+        held = read_json(self.path / CONFIG)
+        difference = _first_difference(held, json.loads(json.dumps(config)))
+        if difference:
+            key, there, here = difference
+            raise InputError(
+                self.path,
+                f"a folder that holds another run ({key} is {there} there, {here} here)",
+                "a new folder",
+            )
+        if not resume:
+            raise InputError(
+                self.path, "a folder that holds this run already", "a new folder, or --resume", "--resume"
+            )
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Append one epoch's row and flush it to the disk."""
+        path = self.path / METRICS
+        with explained(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows so far, in order; a last line that was cut short is left out."""
+        return read_rows(self.path / METRICS)
+
+    def cut_metrics(self, epochs: int) -> None:
+        """Keep the first `epochs` rows: what came after the state that is resumed from is measured again."""
+        rows = [row for row in self.metrics() if row["epoch"] <= epochs]
+        write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def save_model(self, net: Network, header: store.Header) -> None:
+        """Write the model file."""
+        store.save(self.path / store.FILE, net, header)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write what resuming needs."""
+        with replacing(self.path / STATE / CHECKPOINT) as beside:
+            torch.save(state, beside)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return what `save_state` wrote, or None when there is none. Raises InputError when it is damaged."""
+        path = self.path / STATE / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch.load has no error of its own: a damaged file raises whatever its reader met.
+            raise InputError(
+                path, f"a damaged state ({type(error).__name__})", "a state this program wrote"
+            ) from error
+        return state
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects in the lines of `path`; none when there is no such file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # empty, or cut short by a kill while it was written
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Return what a reader needs to judge figures measured here: versions, processor, threads, devices."""
+    return {
+        "deepskip": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return str(name)
+
+
+def _first_difference(there: object, here: object, key: str = "") -> tuple[str, str, str] | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            found = _first_difference(there.get(name), here.get(name), f"{key}.{name}".lstrip("."))
+            if found:
+                return found
+        return None
+    if there == here:
+        return None
+    return key, _shortened(there), _shortened(here)
+
+
+def _shortened(value: object, most: int = 40) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
