@@ -1,0 +1,8 @@
+"""Rows and figures in, one self-contained HTML file out: it asks for nothing and runs nothing."""
+
+from __future__ import annotations
+
+from deepskip.reports.depth import depth_report
+from deepskip.reports.run import run_report
+
+__all__ = ["depth_report", "run_report"]

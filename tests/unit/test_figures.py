@@ -1,0 +1,337 @@
+"""The figures: what they show, that nothing in them collides, that a file is the same bytes each time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from deepskip import figures
+from deepskip.errors import InputError
+from deepskip.figures import colour, labels, rows
+from deepskip.figures.depth import places_of
+
+DEPTHS = (8, 20, 32, 56, 110)
+TWELVE = (8, 14, 20, 26, 32, 38, 44, 50, 56, 74, 92, 110)
+NASTY = [
+    "</text><script>alert(1)</script>",
+    "$\\frac{1}$ & more",
+    "a\nb\x00c\ud800",
+    "数字",
+    "x" * 200,
+    "]]>--><!--",
+]
+
+
+def curve_rows(depths=DEPTHS, seeds=3, epochs=15, kinds=rows.KINDS, stop=None):
+    """Return curves that fall to nearly nothing, plain ones the slower the deeper; `stop` ends one."""
+    made = []
+    for kind, (rank, depth), seed in itertools.product(kinds, enumerate(depths), range(seeds)):
+        noise = random.Random(f"{kind}{depth}{seed}")
+        for epoch in range(1, epochs + 1):
+            slow = 1 + rank * (3 if kind == "plain" else 0.2)
+            error = 90 * math.exp(-epoch / slow) + noise.random() * 0.2
+            if stop and stop(kind, depth, seed) and epoch > stop(kind, depth, seed):
+                break
+            made.append({"kind": kind, "depth": depth, "seed": seed, "epoch": epoch, "train_error": error})
+    return made
+
+
+def study_rows(depths=DEPTHS, seeds=3, kinds=rows.KINDS, lost=lambda *_: False):
+    made = []
+    for kind, (rank, depth), seed in itertools.product(kinds, enumerate(depths), range(seeds)):
+        gone = lost(kind, depth, seed)
+        error = (0.0, 0.0, 1.0, 56.0, 89.0)[min(rank, 4)] if kind == "plain" else 0.1
+        made.append({
+            "study": "depth", "kind": kind, "depth": depth, "seed": seed, "params": 1000 * depth,
+            "train_loss": None if gone else 0.1, "train_error": None if gone else error + seed / 10,
+            "val_error": None if gone else error + 1.2 + seed / 10, "seconds": 3.0,
+            "status": "diverged" if gone else "ok", "hash": f"{kind}{depth}{seed}",
+        })  # fmt: skip
+    return made
+
+
+def run_rows(epochs=12):
+    names = ("train_loss", "train_error", "val_loss", "val_error", "learning_rate")
+    return [{"epoch": e, **dict.fromkeys(names, 50 / e)} for e in range(1, epochs + 1)]
+
+
+def matrix(count):
+    noise = random.Random(0)
+    return [[200 if t == p else int(noise.random() < 0.3) * noise.randrange(40) for p in range(count)]
+            for t in range(count)]  # fmt: skip
+
+
+def nothing_finite(depth_rows):
+    return [{**row, "train_error": float("nan"), "train_loss": None} for row in depth_rows]
+
+
+CASES = {
+    "curves": lambda: figures.training_curves(curve_rows(), data="digits"),
+    "curves, 1 seed": lambda: figures.training_curves(curve_rows(seeds=1), data="digits"),
+    "curves, 1 epoch": lambda: figures.training_curves(curve_rows(epochs=1), data="digits"),
+    "curves, 2 epochs": lambda: figures.training_curves(curve_rows(epochs=2), data="digits"),
+    "curves, 201 epochs": lambda: figures.training_curves(curve_rows(epochs=201, seeds=1), data="digits"),
+    "curves, 1 depth": lambda: figures.training_curves(curve_rows((1202,)), data="digits"),
+    "curves, 12 depths": lambda: figures.training_curves(curve_rows(TWELVE), data="digits"),
+    "curves, only plain": lambda: figures.training_curves(curve_rows(kinds=["plain"]), data="digits"),
+    "curves, only residual": lambda: figures.training_curves(curve_rows(kinds=["residual"]), data="digits"),
+    "curves, some stop": lambda: figures.training_curves(
+        curve_rows(stop=lambda _, depth, seed: 3 + seed if depth > 32 else None), data="digits"
+    ),
+    "curves, no number": lambda: figures.training_curves(nothing_finite(curve_rows()), data="digits"),
+    "curves, no row": lambda: figures.training_curves([], data="digits"),
+    "curves, nasty name": lambda: figures.training_curves(curve_rows(), data="".join(NASTY)),
+    "depth": lambda: figures.error_against_depth(study_rows(), data="digits"),
+    "depth, 1 seed": lambda: figures.error_against_depth(study_rows(seeds=1), data="digits"),
+    "depth, 1 depth": lambda: figures.error_against_depth(study_rows((20,)), data="digits"),
+    "depth, 12 depths": lambda: figures.error_against_depth(study_rows(TWELVE), data="digits"),
+    "depth, 40 depths": lambda: figures.error_against_depth(study_rows(range(8, 248, 6)), data="digits"),
+    "depth, far apart": lambda: figures.error_against_depth(study_rows((8, 1196, 1202)), data="digits"),
+    "depth, only plain": lambda: figures.error_against_depth(study_rows(kinds=["plain"]), data="digits"),
+    "depth, some lost": lambda: figures.error_against_depth(
+        study_rows(TWELVE, lost=lambda kind, depth, seed: depth > 50 and (kind == "plain" or seed == 1)),
+        data="digits",
+    ),
+    "depth, all lost": lambda: figures.error_against_depth(study_rows(lost=lambda *_: True), data="digits"),
+    "depth, no row": lambda: figures.error_against_depth([], data="digits"),
+    "run": lambda: figures.run_curves(run_rows()),
+    "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
+    "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
+    "run, only nulls": lambda: figures.run_curves([{"epoch": 1, "train_error": None, "val_loss": math.inf}]),
+    "run, no row": lambda: figures.run_curves([]),
+    "confusion, 2": lambda: figures.confusion(matrix(2), ["cat", "dog"]),
+    "confusion, 1": lambda: figures.confusion([[7]], ["only"]),
+    "confusion, nasty": lambda: figures.confusion(matrix(6), NASTY),
+    "confusion, large counts": lambda: figures.confusion([[123456, 7], [98765, 1234567]], ["a", "b"]),
+    "confusion, 8 with large counts": lambda: figures.confusion([[10**5] * 8] * 8, list("abcdefgh")),
+    "confusion, nothing": lambda: figures.confusion([[0] * 3] * 3, ["a", "b", "c"]),
+    "confusion, 10 digits": lambda: figures.confusion(matrix(10), list("0123456789")),
+    "confusion, 37": lambda: figures.confusion(matrix(37), [f"class number {i}" for i in range(37)]),
+    "confusion, 100": lambda: figures.confusion(matrix(100), [f"a long class name {i}" for i in range(100)]),
+}  # fmt: skip
+
+
+def words_of(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+
+
+def written(figure: Figure) -> list[str]:
+    return [text.get_text() for text in words_of(figure)]
+
+
+@pytest.fixture(params=CASES, scope="module")
+def figure(request):
+    return CASES[request.param]()
+
+
+def test_words_stay_apart_and_inside(figure):
+    with figures.style.language():
+        figure.draw_without_rendering()
+        boxes = [(text.get_text(), text.get_window_extent()) for text in words_of(figure)]
+    wide, high = figure.get_size_inches() * figure.dpi
+    for word, box in boxes:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= wide and box.y1 <= high
+        assert inside, f"{word!r} leaves the figure: {box}"
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        over_x, over_y = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(over_x, over_y) <= 0.5, f"{one!r} and {other!r} overlap by {over_x:.1f} x {over_y:.1f}"
+
+
+def test_svg_is_well_formed_and_the_same_bytes_twice(figure):
+    first = figures.to_svg(figure, "deepskip study depth digits")
+    assert first == figures.to_svg(figure, "deepskip study depth digits")
+    ET.fromstring(first.encode())
+    assert "<dc:source>deepskip study depth digits</dc:source>" in first
+    assert "<dc:date>" not in first
+
+
+def test_two_drawings_of_the_same_rows_are_the_same_bytes():
+    assert figures.to_svg(CASES["curves"]()) == figures.to_svg(CASES["curves"]())
+
+
+def test_a_figure_speaks_for_itself(figure):
+    assert figure.title
+    assert figure.caption.endswith(".")
+    assert len(figure.alt) > 20
+
+
+def test_matplotlib_is_left_as_it_was():
+    usual = figures.to_svg(CASES["depth"]())
+    with matplotlib.rc_context({"xtick.direction": "in", "xtick.top": True, "font.size": 40}):
+        assert figures.to_svg(CASES["depth"]()) == usual, "the reader's own matplotlibrc changes our figures"
+        assert matplotlib.rcParams["font.size"] == 40
+        assert matplotlib.rcParams["xtick.top"]
+
+
+def test_names_stay_text():
+    drawn = figures.to_svg(figures.confusion(matrix(6), NASTY))
+    tree = ET.fromstring(drawn.encode())
+    assert not [element for element in tree.iter() if element.tag.endswith("script")]
+    texts = ["".join(element.itertext()) for element in tree.iter() if element.tag.endswith("}text")]
+    assert any("$\\frac{1}$" in text for text in texts), "dollar signs are no mathematics"
+    assert any("数字" in text for text in texts), "a name in any script is written as text"
+
+
+def test_curves_name_every_depth_once_a_panel():
+    found = written(CASES["curves, 12 depths"]())
+    for depth in TWELVE[:-1]:
+        assert sum(word.split()[0] == str(depth) for word in found) >= 2, depth
+    assert found.count("110 layers") == 2
+
+
+def test_a_diverged_seed_is_crossed_and_left_out_of_the_mean():
+    whole = curve_rows((20,), kinds=["plain"])
+    broken = [r for r in whole if not (r["seed"] == 0 and r["epoch"] > 4)]
+    for row in broken:
+        row["train_error"] = 80.0 if row["seed"] == 0 else 10.0
+    axes = figures.training_curves(broken, data="digits").axes[0]
+    means = [line for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 15]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [set(line.get_ydata()) for line in means] == [{10.0}]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in crosses] == [(4, 80.0)]
+
+
+def test_a_null_in_the_last_epoch_is_divergence():
+    rows = curve_rows((20,), seeds=1, kinds=["plain"])
+    rows[-1]["train_error"] = None
+    picture = figures.training_curves(rows, data="digits")
+    assert [line.get_xdata()[0] for line in picture.axes[0].lines if line.get_marker() == "x"] == [14]
+    assert rows[-1]["epoch"] == 15
+
+
+def test_both_panels_share_their_y_axis():
+    for name in ("curves", "depth", "depth, some lost"):
+        one, other = CASES[name]().axes
+        assert one.get_ylim() == other.get_ylim()
+
+
+def test_depth_ticks_stand_at_the_depths_and_every_seed_is_a_dot():
+    axes = CASES["depth"]().axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(depth) for depth in DEPTHS]
+    dots = [line for line in axes.lines if line.get_markersize() < 3 and line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [3] * len(DEPTHS) * 2
+
+
+def test_a_diverged_cell_is_a_cross_and_in_no_mean():
+    lost = study_rows(lost=lambda kind, depth, seed: (kind, depth, seed) == ("plain", 110, 2))
+    axes = figures.error_against_depth(lost, data="digits").axes[0]
+    assert [line.get_marker() for line in axes.lines].count("x") == 1
+    plain = next(line for line in axes.lines if len(line.get_xdata()) == 5)
+    assert plain.get_ydata()[-1] == pytest.approx(89.05)
+
+
+def test_numbers_that_a_diverged_cell_left_behind_are_not_drawn():
+    rows = study_rows()
+    rows[-1] |= {"status": "diverged", "train_error": 1e9, "val_error": 1e9}
+    axes = figures.error_against_depth(rows, data="digits").axes[0]
+    assert max(max(line.get_ydata()) for line in axes.lines) < 110
+
+
+def test_places_keep_their_order_and_their_distance():
+    for depths in (DEPTHS, TWELVE, (8, 1196, 1202)):
+        places = places_of(depths, 3.0)
+        assert (places[0], places[-1]) == (0.0, 1.0)
+        for (a, b), (left, right) in zip(itertools.pairwise(depths), itertools.pairwise(places), strict=True):
+            assert right - left > (labels.width(str(a)) + labels.width(str(b))) / 2 / 3.0
+    logs = [math.log(depth / 8) / math.log(110 / 8) for depth in DEPTHS]
+    assert places_of(DEPTHS, 3.0) == pytest.approx(logs), "where there is room, the axis is logarithmic"
+
+
+def test_counts_are_written_when_few_and_not_when_many():
+    assert "200" in written(figures.confusion(matrix(5), list("abcde")))
+    assert "200" not in written(CASES["confusion, 100"]())
+
+
+@pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1], [2]], [[1, 2], [3]]])
+def test_a_matrix_that_is_not_square_is_refused(wrong):
+    with pytest.raises(InputError, match="confusion matrix: got"):
+        figures.confusion(wrong, ["a", "b"])
+
+
+def test_save_writes_svg_and_png_whole(tmp_path: Path):
+    picture = CASES["depth"]()
+    for name in ("a.svg", "b", "c.png", "v1.5"):
+        made = figures.save(picture, tmp_path / "figures" / name, "deepskip study depth digits", png=True)
+        assert made == tmp_path / "figures" / f"{name.removesuffix('.svg').removesuffix('.png')}.svg"
+        assert made.read_text(encoding="utf-8") == figures.to_svg(picture, "deepskip study depth digits")
+        assert made.with_name(f"{made.name[:-4]}.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((tmp_path / "figures").iterdir())) == 8
+
+
+def test_spread_keeps_apart_moves_little_and_stays_inside():
+    assert labels.spread([0.0, 1.0, 2.0], 0.5, 0, 3) == [0.0, 1.0, 2.0], "what has room stays where it is"
+    assert labels.spread([1.0, 1.0], 1.0, 0, 3) == pytest.approx([0.5, 1.5]), "a tie parts evenly"
+    assert labels.spread([0.0] * 5, 1.0, 0, 8) == pytest.approx([0, 1, 2, 3, 4])
+    assert labels.spread([9.0] * 5, 4.0, 0, 8) == pytest.approx([0, 2, 4, 6, 8]), "too tight: gaps shrink alike"
+    noise = random.Random(0)
+    for _ in range(200):
+        wanted = sorted(noise.random() * 10 for _ in range(noise.randrange(1, 12)))
+        places = labels.spread(wanted, 0.8, 0, 10)
+        assert all(b - a >= 0.8 - 1e-9 for a, b in itertools.pairwise(places))
+        assert min(places) >= 0
+        assert max(places) <= 10 + 1e-9
+
+
+def test_colours_are_ordered_in_grey_by_day_and_by_night():
+    for kind in rows.KINDS:
+        day = [colour.shade(kind, i / 11) for i in range(12)]
+        light = [colour.to_oklch(one)[0] for one in day]
+        dark = [colour.to_oklch(colour.night(one))[0] for one in day]
+        assert light == sorted(light, reverse=True)
+        assert dark == sorted(dark)
+        assert min(abs(a - b) for a, b in itertools.pairwise(light)) > 0.02
+
+
+def test_colours_survive_the_round_trip():
+    for one in ("#1b1f24", "#ffffff", "#000000", "#c05a10", "#2166cc"):
+        assert colour.oklch(*colour.to_oklch(one)) == one
+
+
+def test_every_label_can_be_read_on_white():
+    for text in words_of(CASES["curves"]()) + words_of(CASES["run"]()):
+        assert contrast(matplotlib.colors.to_hex(text.get_color()), "#ffffff") >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(code: str) -> float:
+        parts = [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (1, 1.0),
+        (2.5, 2.5),
+        (None, None),
+        (float("nan"), None),
+        (float("-inf"), None),
+        ("3", None),
+        (True, None),
+    ],
+)
+def test_only_finite_numbers_count(value, read):
+    assert rows.number(value) == read
+
+
+def test_drawing_needs_no_screen_and_no_global_figure():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from deepskip import figures, reports; figures.run_curves([]);"
+        "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

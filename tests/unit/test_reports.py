@@ -1,0 +1,278 @@
+"""The reports: one file that loads nothing, where a name is text, an id is unique, a number is there."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from collections import Counter
+
+import pytest
+
+from deepskip import figures
+from deepskip.reports import depth_report, inline, run_report, words
+
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE = f'"><img src=x onerror=alert(1)>{SCRIPT}</style></svg>{{{{ 7*7 }}}}'
+VOID = {"meta", "link", "img", "br", "input", "hr", "base"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: its tags with their attributes, its ids, its visible words; tags must balance."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def study(kinds=("plain", "residual"), depths=(8, 20, 110), seeds=3, lost=None):
+    rows, curves, table = [], [], []
+    for kind in kinds:
+        for depth in depths:
+            gone = (kind, depth) == lost
+            for seed in range(seeds):
+                error = None if gone else (60.0 if kind == "plain" and depth > 50 else 0.5) + seed / 10
+                status = "diverged" if gone else "ok"
+                rows.append({"study": "depth", "kind": kind, "depth": depth, "seed": seed, "params": 78042,
+                             "train_loss": error, "train_error": error, "val_error": error, "seconds": 61.0,
+                             "status": status, "hash": "0"})  # fmt: skip
+                curves += [{"kind": kind, "depth": depth, "seed": seed, "epoch": epoch, "train_error": error}
+                           for epoch in (1, 2)]  # fmt: skip
+            sd = None if gone or seeds == 1 else 0.1
+            mean = None if gone else (60.1 if kind == "plain" and depth > 50 else depth / 100)
+            table.append({"kind": kind, "depth": depth, "params": 78042, "n": 0 if gone else seeds,
+                          "diverged": seeds if gone else 0, "train_error_mean": mean, "train_error_sd": sd,
+                          "val_error_mean": mean, "val_error_sd": sd, "seconds_mean": 61.0})  # fmt: skip
+    verdict = {"study": "depth", "data": "digits", "command": "deepskip study depth digits", "seeds": seeds,
+               "epochs": 2, "depths": list(depths), "plain": {"degrades_at": 110},
+               "residual": {"degrades_at": None}, "pays": None,
+               "table": table,
+               "sentences": ["Plain nets degrade from 110 layers on.", "Residual nets do not."]}  # fmt: skip
+    return rows, curves, verdict
+
+
+def depth_page(data="digits", environment=None, **shape):
+    rows, curves, verdict = study(**shape)
+    verdict |= {"data": data, "sentences": [*verdict["sentences"], f"All on {data}."]}
+    drawn = {
+        "curves": figures.training_curves(curves, data=data),
+        "depth": figures.error_against_depth(rows, data=data),
+    }
+    return depth_report(rows, curves, verdict, drawn, environment or {"torch": "2.13.0", "cpu": {"cores": 4}})
+
+
+def run_page(
+    classes=("cat", "dog", "newt"), status="finished", scored=True, name="resnet18", epochs=3, draw=True
+):
+    count = len(classes)
+    matrix = [[90 if t == p else (t + p) % 4 for p in range(count)] for t in range(count)]
+    score = {
+        "error": 3.2, "top5_error": 0.4, "loss": 0.41, "n": 100 * count, "calibration_error": 2.1,
+        "confusion": matrix,
+        "classes": [{"class": one, "n": sum(row), "error": 100 - 9000 / sum(row)}
+                    for one, row in zip(classes, matrix, strict=True)],
+    }  # fmt: skip
+    summary = {
+        "name": name, "data": "pets", "layers": 18, "params": 11181642, "macs": 595e6, "input": [3, 128, 128],
+        "recipe": {"epochs": 3, "lr": 0.1, "ema": None, "augment": ["crop", "flip"]}, "seed": 0,
+        "device": "cpu", "precision": "bf16", "seconds": 289.4,
+        "command": "deepskip train pets", "status": status, "score": score if scored else None,
+    }  # fmt: skip
+    rows = [{"epoch": e, "train_loss": 1 / e, "train_error": 9.0 / e, "val_loss": None, "val_error": 10.0 / e,
+             "learning_rate": 0.1, "images_per_second": 400, "seconds": 3.0}
+            for e in range(1, epochs + 1)]  # fmt: skip
+    drawn = {"run": figures.run_curves(rows)} if draw else {}
+    if scored and draw:
+        drawn["confusion"] = figures.confusion(matrix, classes)
+    return run_report(summary, rows, drawn)
+
+
+PAGES = {
+    "depth": depth_page,
+    "depth, one seed": lambda: depth_page(seeds=1),
+    "depth, one kind": lambda: depth_page(kinds=("residual",)),
+    "depth, one lost": lambda: depth_page(lost=("plain", 110)),
+    "depth, hostile": lambda: depth_page(data=HOSTILE, environment={HOSTILE: HOSTILE, "in": {"to": SCRIPT}}),
+    "run": run_page,
+    "run, hostile": lambda: run_page(classes=(HOSTILE, SCRIPT, "&amp;", "a\x00b"), name=HOSTILE),
+    "run, 100 classes": lambda: run_page(classes=[f"class {i}" for i in range(100)]),
+    "run, interrupted": lambda: run_page(status="interrupted", scored=False, epochs=2),
+    "run, diverged": lambda: run_page(status="diverged", scored=False, epochs=0),
+    "run, no figure": lambda: run_page(draw=False),
+}
+
+
+@pytest.fixture(params=PAGES, scope="module")
+def text(request):
+    return PAGES[request.param]()
+
+
+def test_nothing_is_loaded_and_nothing_runs(text):
+    page = Page(text)
+    assert not {"script", "img", "iframe", "object", "embed", "base", "audio", "video"} & {
+        tag for tag, _ in page.tags
+    }
+    for tag, attributes in page.tags:
+        assert "src" not in attributes
+        assert "srcset" not in attributes
+        assert not [key for key in attributes if key.startswith("on")]
+        if tag == "a":
+            assert attributes["href"] == "https://arxiv.org/abs/1512.03385"
+        else:
+            assert attributes.get("href", "#")[0] == "#" or attributes["href"] == "data:,"
+    styles = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
+    assert "@import" not in styles
+    assert "url(" not in styles
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+
+
+def test_ids_are_one_of_a_kind_and_all_references_arrive(text):
+    page = Page(text)
+    counts = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert [name for name, count in counts.items() if count > 1] == []
+    used = set(re.findall(r"url\(#([^)]+)\)", text)) | {a["href"][1:] for a in page.all("use")}
+    used |= {name for _, a in page.tags for name in a.get("aria-labelledby", "").split()}
+    assert used <= set(counts)
+
+
+def test_it_can_be_read_without_eyes(text):
+    page = Page(text)
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == len(page.all("main")) == len(page.all("title")) == 1
+    assert all(a.get("role") == "img" and len(a.get("aria-label", "")) > 20 for a in page.all("svg"))
+    assert len(page.all("figure")) == len(page.all("figcaption")) == len(page.all("svg"))
+    assert all(a.get("scope") in {"col", "row", "rowgroup"} for a in page.all("th"))
+    boxes = [a for a in page.all("div") if a.get("class") == "scroll"]
+    assert len(boxes) == len(page.all("svg")) + len(page.all("table"))
+    assert all(a["tabindex"] == "0" and ("aria-label" in a or "aria-labelledby" in a) for a in boxes)
+
+
+def test_colours_follow_the_page(text):
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        bare = re.sub(r"var\(--[\w-]+, #[0-9a-f]{6}\)", "", svg)
+        assert re.findall(r'style="[^"]*#[0-9a-f]{6}', bare) == []
+        assert "currentColor" in svg
+        for name in re.findall(r"var\((--c-[0-9a-f]{6})", svg):
+            assert f"{name}:#" in text, "every colour has its value at night"
+
+
+@pytest.mark.parametrize("name", ["depth, hostile", "run, hostile"])
+def test_hostile_names_are_text(name):
+    text = PAGES[name]()
+    page = Page(text)
+    assert SCRIPT not in text
+    assert "<img" not in text
+    assert SCRIPT in page.text, "it is shown as it is spelled"
+    assert "{{ 7*7 }}" in page.text, "it is no template"
+
+
+def test_the_verdict_comes_first_then_figures_then_the_table_then_the_making():
+    text = depth_page()
+    landmarks = ["<h1>Plain nets degrade from 110 layers on.</h1>", "Residual nets do not.", "<figure>",
+                 "Figure 2.", "<table>", "deepskip study depth digits", "2.13.0", "arxiv.org"]  # fmt: skip
+    places = [text.index(landmark) for landmark in landmarks]
+    assert places == sorted(places)
+
+
+def test_the_table_says_what_the_verdict_says():
+    page = Page(depth_page())
+    assert "78,042 60.1 ± 0.1 † 60.1 ± 0.1 3 1 min 1 s" in page.text
+    assert "0.1 ± 0.1" in page.text
+    assert "diverged" not in page.text
+    assert len(page.all("strong")) == 2, "both kinds share the lowest validation error"
+    assert "18 trainings 3 seeds 2 epochs each 36 epochs in all 18 min 18 s of training" in page.text
+    assert "cpu.cores 4" in page.text
+
+
+def test_one_seed_has_no_deviation_and_a_lost_cell_no_mean():
+    assert "±" not in Page(depth_page(seeds=1)).text.split("The numbers")[1].split("finished.")[1]
+    lost = Page(depth_page(lost=("plain", 110))).text
+    assert "110 78,042 \N{EN DASH} † \N{EN DASH} 0 3" in lost
+
+
+def test_the_run_says_what_it_achieved():
+    page = Page(run_page())
+    assert "resnet18 misses 3.2% of 300 images of pets." in page.text
+    assert "It trained for 3 epochs, in 4 min 49 s, on cpu in bf16." in page.text
+    assert "five best" not in page.text, "with three classes that says nothing"
+    assert "11,181,642" in page.text
+    assert "595 M" in page.text
+    assert "crop, flip" in page.text
+    assert "ema" not in page.text
+    most, least = "dog taken for newt 3 of 94", "cat taken for dog 1 of 93"
+    assert page.text.index(most) < page.text.index(least)
+
+
+@pytest.mark.parametrize(
+    ("status", "epochs", "says"),
+    [
+        ("interrupted", 2, "It was interrupted after 2 of 3 epochs"),
+        ("diverged", 1, "resnet18 diverged on pets."),
+        ("finished", 3, "misses 3.3% of the validation images"),
+        ("interrupted", 0, "resnet18 on pets has no score yet."),
+    ],
+)
+def test_a_run_without_a_score_says_so(status, epochs, says):
+    assert says in Page(run_page(status=status, epochs=epochs, scored=False)).text
+
+
+def test_a_page_is_the_same_bytes_twice():
+    assert depth_page() == depth_page()
+
+
+def test_any_figure_can_be_set():
+    plain = figures.training_curves([], data="x")
+    plain.__class__ = plain.__class__.__bases__[0]
+    rows, curves, verdict = study()
+    assert "Figure 1. mine &amp; only." in depth_report(rows, curves, verdict, {"mine & only": plain}, {})
+
+
+def test_small_type_scrolls_rather_than_shrinks():
+    many = inline.inline_svg(figures.confusion([[1] * 100] * 100, [str(i) for i in range(100)]), "a", "b")
+    few = inline.inline_svg(figures.run_curves([]), "a", "b")
+    sizes = [re.findall(r"--natural: (\d+)px; --least: (\d+)px", svg)[0] for svg in (many, few)]
+    assert sizes[0][0] == sizes[0][1]
+    assert int(sizes[1][1]) < 0.8 * int(sizes[1][0])
+
+
+def test_an_inlined_figure_keeps_its_own_names():
+    figure = figures.training_curves(study()[1], data="x")
+    one, other = inline.inline_svg(figure, "one", "words"), inline.inline_svg(figure, "other", "words")
+    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (one, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "read"),
+    [(4.21, "4.2 s"), (59.99, "60.0 s"), (289.4, "4 min 49 s"), (7500, "2 h 5 min"), (None, "\u2013")],
+)
+def test_durations(seconds, read):
+    assert words.duration(seconds) == read
