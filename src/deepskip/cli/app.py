@@ -1,0 +1,109 @@
+"""The `deepskip` command: its sub-commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+from cyclopts import App, CycloptsError, Parameter
+
+from deepskip._version import __version__
+from deepskip.cli.nets import describe, nets
+from deepskip.cli.study import depth
+from deepskip.cli.train import train
+from deepskip.cli.use import evaluate, predict
+from deepskip.errors import DeepskipError, choices, nearest
+
+INTERRUPTED = 130
+
+app = App(
+    name="deepskip",
+    help="Deep residual networks on PyTorch: build, train, measure and use them, beside their plain twins.",
+    version=__version__,
+    help_format="markdown",
+    default_parameter=Parameter(negative="", show_choices=True),
+)
+study = App(
+    name="study",
+    help="Train a grid of nets and show what it says: rows, figures, a verdict, a report. Re-running resumes.",
+    sort_key=9,
+)
+app.command(nets, sort_key=1)
+app.command(describe, sort_key=2)
+app.command(train, sort_key=3)
+app.command(evaluate, sort_key=4)
+app.command(predict, sort_key=5)
+app.command(study)
+study.command(depth)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    try:
+        app(
+            list(sys.argv[1:] if argv is None else argv),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _fail(_explain(error), 2)
+    except DeepskipError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, prefix="")
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        return _fail(f"{error.filename or 'system'}: got {reason}; allowed: a path that can be used", 1)
+    except Exception as error:
+        if os.environ.get("DEEPSKIP_DEBUG"):
+            raise
+        text = " ".join(str(error).split())[:300]
+        known = "memory" in text.lower() and ("alloc" in text.lower() or isinstance(error, MemoryError))
+        allowed = "a smaller --batch or net" if known else "nothing of the kind; DEEPSKIP_DEBUG=1 shows where"
+        where = "memory" if known else "deepskip itself"
+        return _fail(f"{where}: got {type(error).__name__}: {text}; allowed: {allowed}", 1)
+    return 0
+
+
+def _fail(line: str, code: int, *, prefix: str = "error: ") -> int:
+    sys.stderr.write(f"{prefix}{line}\n")
+    return code
+
+
+def _explain(error: CycloptsError) -> str:
+    """Return the parser's complaint in this project's own form."""
+    command = " ".join(error.command_chain or ())
+    where = f"deepskip {command}".strip()
+    if isinstance(error, cyclopts.UnknownOptionError):
+        word = (error.token.keyword or error.token.value).split("=")[0]
+        options = sorted(
+            {name for arg in error.argument_collection for name in arg.names if name.startswith("--")}
+        )
+        return _line(where, f"unknown option {word!r}", choices(options, most=40), nearest(word, options))
+    if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        group = study if command.startswith("study") else app
+        names = [name for name in group if not name.startswith("-")]
+        return _line(where, f"unknown command {word!r}", choices(names), nearest(word, names))
+    if isinstance(error, cyclopts.CoercionError) and error.token is not None:
+        option = error.token.keyword or (error.argument.name if error.argument else "argument")
+        kind = getattr(error.target_type, "__name__", str(error.target_type))
+        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        return _line(option, repr(error.token.value), words.get(kind, kind), None)
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
+        return _line(f"{where} {error.argument.name}", "nothing", f"a value (see `{where} --help`)", None)
+    text = " ".join(str(error).split()).rstrip(".")
+    return _line(where, text[:1].lower() + text[1:], f"what `{where} --help` shows", None)
+
+
+def _line(where: str, got: str, allowed: str, near: str | None) -> str:
+    return f"{where}: got {got}; allowed: {allowed}" + (f"; nearest: {near}" if near else "")

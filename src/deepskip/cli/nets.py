@@ -1,0 +1,181 @@
+"""`deepskip nets` and `deepskip describe`: networks as values; nothing is built."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepskip.cli.show import Output, columns, count, size
+from deepskip.errors import InputError, choices, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deepskip.describe import ledger
+    from deepskip.describe.spec import Spec
+
+
+def nets(pattern: str = "*", /, *, output: Output = Output()) -> None:
+    """List the zoo: every network that a paper reports, with its size and its source.
+
+    Any other depth comes from a family: `--net resnet_cifar --depth 38`.
+
+    Examples:
+
+    - `deepskip nets`
+    - `deepskip nets cifar`
+    - `deepskip nets 'resnet1*'`
+
+    Parameters
+    ----------
+    pattern
+        A part of the name, or a pattern with `*`, `?` or `[…]`.
+    """
+    from deepskip.describe import ledger, zoo
+
+    found = zoo.entries(pattern)
+    if not found:
+        names = [entry.name for entry in zoo.ZOO]
+        raise InputError("PATTERN", repr(pattern), choices(names), nearest(pattern, names))
+    costs = [ledger.count(entry.spec) for entry in found]
+    if output.json:
+        return output.result(
+            [
+                {
+                    "name": entry.name,
+                    "layers": cost.layers,
+                    "params": cost.params,
+                    "macs": cost.macs,
+                    "input": entry.spec.input,
+                    "citation": entry.citation,
+                    "published_error": entry.error,
+                    "published_params": entry.params,
+                }
+                for entry, cost in zip(found, costs, strict=True)
+            ]
+        )
+    numbers = ("layers", "params", "MACs")
+    table = columns("name", *numbers, "input", "published error", "paper", numbers=numbers)
+    for entry, cost in zip(found, costs, strict=True):
+        shape = "×".join(map(str, entry.spec.input))
+        sizes = str(cost.layers), count(cost.params), count(cost.macs)
+        table.add_row(entry.name, *sizes, shape, entry.error, entry.citation)
+    output.table(table)
+    families = ", ".join(zoo.FAMILIES)
+    return output.say(f"\nFamilies (any valid depth, --net FAMILY --depth N): {families}")
+
+
+def describe(
+    net: str,
+    /,
+    *,
+    depth: int | None = None,
+    plain: bool = False,
+    batch: int = 128,
+    output: Output = Output(),
+) -> None:
+    """Show a network's blocks as a table, with its totals and its memory at a batch size.
+
+    Examples:
+
+    - `deepskip describe resnet56_cifar`
+    - `deepskip describe resnet --depth 34 --plain`
+    - `deepskip describe runs/r56`
+
+    Parameters
+    ----------
+    net
+        A zoo name, a family, a run folder or a `model.safetensors`.
+    depth
+        Number of layers, with a family's name.
+    plain
+        Describe the plain twin.
+    batch
+        Images a step, for the memory that training needs.
+    """
+    from deepskip.describe import ledger
+
+    spec = _spec(net, depth)
+    spec = spec.plain() if plain else spec
+    cost = ledger.count(spec)
+    if batch < 1:
+        raise InputError("--batch", batch, "a whole number from 1", 1)
+    memory = cost.activation_bytes(batch)
+    if output.json:
+        return output.result(
+            {
+                "name": spec.name,
+                "layers": cost.layers,
+                "params": cost.params,
+                "macs": cost.macs,
+                "input": list(spec.input),
+                "classes": spec.classes,
+                "blocks": cost.blocks,
+                "receptive_field": cost.receptive_field,
+                "activation_bytes": memory,
+                "batch": batch,
+            }
+        )
+    output.say(f"{spec}\n")
+    output.table(_blocks(spec, cost))
+    output.say(
+        f"\n{cost.layers} layers · {cost.params:,} parameters · {cost.macs:,} MACs an image\n"
+        f"{cost.blocks} blocks · {_paths(cost)} · receptive field {cost.receptive_field} px\n"
+        f"training at batch {batch}: {size(memory)} of float32 activations, "
+        f"{size(12 * cost.params)} of weights, gradients and momentum"
+    )
+    return None
+
+
+def _spec(net: str, depth: int | None) -> Spec:
+    from deepskip.describe import zoo
+
+    if Path(net).exists():
+        from deepskip.weights.store import read_header
+
+        return read_header(net).spec
+    if net.endswith(".safetensors") or "/" in net:
+        raise InputError(net, "no such file or folder", "a zoo name, a run folder or a model.safetensors")
+    return zoo.get(net, depth=depth)
+
+
+def _paths(cost: ledger.Ledger) -> str:
+    return f"2^{cost.blocks} paths" if cost.shortcuts else "one path"
+
+
+def _blocks(spec: Spec, cost: ledger.Ledger) -> Table:
+    """Return a row for each run of blocks that are alike."""
+    table = columns("part", "convolutions", "shortcut", "output", "params", "MACs", numbers=("params", "MACs"))
+    kinds = {site.name: site for site in spec.sites()}
+
+    def key(line: ledger.Line) -> tuple[object, ...]:
+        site = kinds.get(line.name)
+        stage = line.name.split(".")[1] if site else line.name
+        return stage, site and site.block.convs, site and site.shortcut, line.outputs, line.params
+
+    for _, group in itertools.groupby(cost.lines, key):
+        lines = list(group)
+        first, last = lines[0], lines[-1]
+        name = first.name if first is last else f"{first.name} … {last.name.split('.')[-1]}  × {len(lines)}"
+        site = kinds.get(first.name)
+        convs = site.block.convs if site else (spec.stem.convs if first.name == "stem" else ())
+        drawn = " ".join(
+            f"{conv.kernel}×{conv.kernel},{conv.channels}"
+            + (f"/{conv.stride}" if conv.stride > 1 else "")
+            + (f" g{conv.groups}" if conv.groups > 1 else "")
+            for conv in convs
+        )
+        if first.name == "stem" and spec.stem.pool:
+            drawn += " max-pool/2"
+        if first.name == "head":
+            drawn = "average, linear"
+        table.add_row(
+            name,
+            drawn,
+            site.shortcut if site else "",
+            str(first.outputs) if first.name != "head" else str(spec.classes),
+            count(sum(line.params for line in lines)),
+            count(sum(line.macs for line in lines)),
+        )
+    return table

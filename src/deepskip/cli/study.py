@@ -1,0 +1,166 @@
+"""`deepskip study …`: grids of trainings, with a live display, figures, a verdict and a report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepskip.cli.show import Output, duration
+from deepskip.cli.train import Settings, choose_recipe, command_line, warn_broken
+from deepskip.errors import InputError
+
+if TYPE_CHECKING:
+    from deepskip.studies.depth import DepthStudy, Result
+    from deepskip.studies.grid import CellEnded
+
+DEPTHS = "8,20,32,56,110"
+
+
+def depth(
+    data: str,
+    /,
+    *,
+    depths: str = DEPTHS,
+    seeds: int = 3,
+    net: str = "resnet_cifar",
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    recipe: str = "depth",
+    settings: Settings = (),
+    out: Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    output: Output = Output(),
+) -> None:
+    """Train plain and residual nets at several depths and seeds, and say what depth does on this data.
+
+    Every training is kept; the same command again does only what is missing.
+
+    Examples:
+
+    - `deepskip study depth digits`
+    - `deepskip study depth photos/ --net resnet --depths 18,34,50 --seeds 1`
+
+    Parameters
+    ----------
+    data
+        `digits`, `fashion-mnist`, `cifar10`, `cifar100`, or a folder of images.
+    depths
+        Numbers of layers, separated by commas.
+    seeds
+        How many seeds each net is trained with, from 0 on.
+    net
+        The family that the nets come from: `resnet_cifar` or `resnet`.
+    epochs
+        Passes over the training images; the recipe says by default.
+    batch
+        Images a step; the recipe says by default.
+    lr
+        Peak learning rate; the recipe says by default.
+    recipe
+        A named recipe: `depth`, `quick`, `imagenette`, `he2015_cifar`.
+    settings
+        Any field of the recipe, as KEY=VALUE; may be given several times.
+    out
+        The study's folder; by default `runs/study-depth-<data>`.
+    workers
+        Trainings at once, each in its own process with its share of the cores. By default one for each core
+        (at most 8) where the images are small and there is no GPU, and one otherwise.
+    device
+        `auto`, `cpu` or `cuda`.
+    precision
+        `auto`, `float32` or `bf16`.
+    """
+    from deepskip.data import sources
+    from deepskip.studies.depth import DepthStudy
+
+    wanted = _parse_depths(depths)
+    chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
+    if workers is not None and workers < 1:
+        raise InputError("--workers", workers, "a whole number from 1", 1)
+    with output.counting() as progress:
+        opened = sources.open_dataset(data, size=chosen.size, progress=progress)
+        warn_broken(opened, output)
+    study = DepthStudy(
+        opened,
+        out=out or Path("runs") / f"study-depth-{opened.name}",
+        depths=wanted,
+        seeds=seeds,
+        recipe=chosen,
+        family=net,
+        device=device,
+        precision=precision,
+        command=command_line(),
+    )
+    result = _run(study, workers or _default_workers(study), output)
+    _report(study, result)
+    for sentence in result.verdict["sentences"]:
+        output.say(sentence)
+    output.say(f"\nreport: {study.out / 'report.html'}")
+    if output.json:
+        output.result({"out": str(study.out), "verdict": result.verdict, "rows": result.rows})
+
+
+def _parse_depths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError("--depths", repr(text), "whole numbers separated by commas", DEPTHS) from error
+
+
+def _default_workers(study: DepthStudy) -> int:
+    small = study.data.preprocessing.size <= 32
+    return min(8, os.cpu_count() or 1) if small and study.cells[0].device == "cpu" else 1
+
+
+def _run(study: DepthStudy, workers: int, output: Output) -> Result:
+    from deepskip.cli.board import Board
+    from deepskip.studies.grid import CellEnded
+
+    rows: dict[str, dict[str, Any]] = {}
+    cells = study.cells
+    output.note(
+        f"{len(cells)} trainings: plain and residual × {len(study.depths)} depths × {study.seeds} seeds, "
+        f"{study.recipe.epochs} epochs on {study.data.name} ({len(study.data.train):,} images), "
+        f"{workers} at a time, in {study.out}"
+    )
+    with Board(cells, study.recipe.epochs, live=output.live) as board:
+        for event in study.run(workers=workers):
+            board.update(event)
+            if isinstance(event, CellEnded):
+                rows[event.cell.hash] = event.row
+                if not output.live:
+                    output.note(_ended_line(event, len(rows), len(cells)))
+    return study.result([rows[cell.hash] for cell in cells])
+
+
+def _ended_line(event: CellEnded, done: int, total: int) -> str:
+    row = event.row
+    found = (
+        f"train error {row['train_error']:5.1f}%  val error {row['val_error']:5.1f}%"
+        if row["status"] == "ok"
+        else "diverged"
+    )
+    when = "done before" if event.cached else duration(row["seconds"])
+    return f"{done:>3}/{total}  {row['kind']:<8} {row['depth']:>5} layers  seed {row['seed']}  {found}  {when}"
+
+
+def _report(study: DepthStudy, result: Result) -> None:
+    from deepskip.figures.curves import training_curves
+    from deepskip.figures.depth import error_against_depth
+    from deepskip.figures.style import save
+    from deepskip.files import write_text
+    from deepskip.reports.depth import depth_report
+    from deepskip.training.rundir import environment
+
+    figures = {
+        "training_curves": training_curves(result.curves, data=study.data.name),
+        "error_against_depth": error_against_depth(result.rows, data=study.data.name),
+    }
+    for name, figure in figures.items():
+        save(figure, study.out / "figures" / f"{name}.svg", study.command)
+    page = depth_report(result.rows, result.curves, result.verdict, figures, environment())
+    write_text(study.out / "report.html", page)

@@ -1,0 +1,113 @@
+"""`deepskip evaluate` and `deepskip predict`: a trained model at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from deepskip.cli.show import Output, columns
+from deepskip.cli.train import score_dict
+from deepskip.errors import InputError
+
+
+def evaluate(model: Path, data: str, /, *, device: str = "auto", output: Output = Output()) -> None:
+    """Measure a model on a data set's validation images: loss, error, per class, confusion, calibration.
+
+    Examples:
+
+    - `deepskip evaluate runs/r56 cifar10`
+    - `deepskip evaluate model.safetensors photos/ --json`
+
+    Parameters
+    ----------
+    model
+        A run folder or a `model.safetensors`.
+    data
+        A built-in name or a folder; its `val/` is used, with the model's own preprocessing and classes.
+    device
+        `auto`, `cpu` or `cuda`.
+    """
+    from deepskip.model import load
+    from deepskip.scoring import score
+    from deepskip.training.precision import choose_device
+
+    loaded = load(model, device=choose_device(device))
+    with output.counting() as progress:
+        opened = loaded.open(data, progress=progress)
+        split = opened.val
+    for line in split.broken:
+        output.warn(line)
+    found = score(loaded.net, split, loaded.preprocessing)
+    if output.json:
+        return output.result(score_dict(found, loaded.classes))
+    output.say(
+        f"{loaded.net.spec.name} on {opened.name}: {found.n:,} images\n"
+        f"error {found.error:.2f}%   top-5 error {found.top5_error:.2f}%   loss {found.loss:.4f}   "
+        f"calibration error {found.calibration_error:.2f}%\n"
+    )
+    table = columns("class", "n", "error", "most often taken for", numbers=("n", "error"))
+    for i, row in enumerate(found.classes(loaded.classes)):
+        wrong = [
+            (n, name)
+            for j, (n, name) in enumerate(zip(found.confusion[i], loaded.classes, strict=True))
+            if j != i
+        ]
+        n, name = max(wrong, default=(0, ""))
+        error = "–" if row["error"] is None else f"{row['error']:.1f}%"
+        table.add_row(str(row["class"]), f"{row['n']:,}", error, f"{name} ({n})" if n else "")
+    output.table(table)
+    return None
+
+
+def predict(
+    model: Path,
+    images: Annotated[tuple[Path, ...], Parameter(negative="")],
+    /,
+    *,
+    top: int = 5,
+    device: str = "auto",
+    output: Output = Output(),
+) -> None:
+    """Name the class of pictures: files, and folders that are searched through.
+
+    A broken picture is named on standard error and left out.
+
+    Examples:
+
+    - `deepskip predict runs/r56 cat.jpg`
+    - `deepskip predict runs/r56 holiday/ --json`
+
+    Parameters
+    ----------
+    model
+        A run folder or a `model.safetensors`.
+    images
+        Pictures, or folders of pictures.
+    top
+        How many of the most probable classes to list for each picture, in JSON.
+    device
+        `auto`, `cpu` or `cuda`.
+    """
+    from deepskip.model import find_pictures, load
+    from deepskip.training.precision import choose_device
+
+    if top < 1:
+        raise InputError("--top", top, "a whole number from 1", 1)
+    loaded = load(model, device=choose_device(device))
+    files = find_pictures(images)
+    broken: list[InputError] = []
+    predictions = loaded.predict(files, skipped=broken.append)
+    for error in broken:
+        output.warn(str(error))
+    if broken and not predictions:
+        raise InputError(
+            "IMAGE", f"{len(broken)} pictures, none of them readable", "at least one readable picture"
+        )
+    if output.json:
+        return output.result([prediction.to_dict(top) for prediction in predictions])
+    table = columns("file", "class", "probability", numbers=("probability",))
+    for prediction in predictions:
+        table.add_row(prediction.file, prediction.label, f"{100 * prediction.probability:.1f}%")
+    return output.table(table)

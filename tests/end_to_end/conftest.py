@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.end_to_end.command import Command
+
+
+@pytest.fixture
+def deepskip(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of photographs whose classes can be told apart by colour."""
+
+    def make(name: str = "photos", classes: tuple[str, ...] = ("blue", "green", "red"), n: int = 12) -> Path:
+        noise = np.random.default_rng(0)
+        for part, count in (("train", n), ("val", max(2, n // 3))):
+            for label in classes:
+                folder = tmp_path / name / part / label
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    pixels = noise.integers(0, 90, (int(noise.integers(40, 70)), 50, 3), dtype=np.uint8)
+                    pixels[..., {"red": 0, "green": 1}.get(label, 2)] += 150
+                    Image.fromarray(pixels).save(folder / f"{i:02}.jpg")
+        return tmp_path / name
+
+    return make

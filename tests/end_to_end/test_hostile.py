@@ -1,0 +1,201 @@
+"""Wrong input: one line (where, what, what is allowed, what is near), the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.command import Command
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (
+            ("train", "digits", "--net", "resnet_cifar", "--depth", 57),
+            "depth: got 57; allowed: 6n + 2; nearest: 56 or 62",
+        ),
+        (("train", "digits", "--net", "rsnet20_cifar"), "net: got 'rsnet20_cifar'; allowed: "),
+        (("train", "digits", "--net", "rsnet20_cifar"), "nearest: resnet20_cifar"),
+        (("train", "digits", "--net", "resnet_cifar"), "net 'resnet_cifar': got no depth"),
+        (("train", "digits", "--set", "lrr=1"), "--set: got unknown key 'lrr'; allowed: epochs, max_steps, "),
+        (("train", "digits", "--set", "lrr=1"), "nearest: lr"),
+        (("train", "digits", "--set", "lr"), "--set: got 'lr'; allowed: KEY=VALUE"),
+        (("train", "digits", "--set", "lr=fast"), "Recipe.lr: got 'fast'; allowed: a valid number"),
+        (("train", "digits", "--set", "schedule=cosin"), "nearest: cosine"),
+        (("train", "digits", "--epochs", 0), "Recipe.epochs: got 0; allowed: greater than or equal to 1"),
+        (("train", "digits", "--epochs", "many"), "--epochs: got 'many'; allowed: a whole number"),
+        (("train", "digits", "--recipe", "quik"), "nearest: quick"),
+        (("train", "digits", "--device", "tpu"), "--device: got 'tpu'"),
+        (("train", "digits", "--precision", "fp8"), "--precision: got 'fp8'; allowed: auto, float32, bf16"),
+        (("train", "digits", "--ecpohs", 3), "nearest: --epochs"),
+        (("train", "digit"), "nearest: digits"),
+        (("train", "nowhere/at/all"), "neither a built-in name nor a folder"),
+        (("train",), "deepskip train DATA: got nothing"),
+        (
+            ("trian", "digits"),
+            "got unknown command 'trian'; allowed: nets, describe, train, evaluate, predict, study",
+        ),
+        (("study", "depht", "digits"), "nearest: depth"),
+        (
+            ("study", "depth", "digits", "--depths", "8,x"),
+            "--depths: got '8,x'; allowed: whole numbers separated by commas",
+        ),
+        (("study", "depth", "digits", "--depths", "8,57"), "depth: got 57"),
+        (("study", "depth", "digits", "--seeds", 0), "seeds: got 0"),
+        (("study", "depth", "digits", "--workers", 0), "--workers: got 0"),
+        (
+            ("evaluate", "nowhere", "digits"),
+            "nowhere: got no such file or folder; allowed: a run folder or a model.safetensors",
+        ),
+        (("predict", "nowhere", "a.png"), "nowhere: got no such file"),
+        (("describe", "nowhere/model.safetensors"), "no such file or folder"),
+        (("describe", "resnet18", "--batch", 0), "--batch: got 0"),
+        (("nets", "densenet"), "PATTERN: got 'densenet'"),
+    ],
+)
+def test_wrong_words(deepskip: Command, args: tuple[object, ...], says: str) -> None:
+    said = deepskip(*args)
+    assert said.code == 2
+    assert says in said.error
+    assert not Path("runs").exists()
+
+
+def test_an_empty_class(deepskip: Command, photos: Callable[..., Path]) -> None:
+    folder = photos()
+    for file in (folder / "train" / "red").iterdir():
+        file.unlink()
+    said = deepskip("train", folder)
+    assert said.code == 2
+    assert "train/red: got no image file" in said.error
+
+
+def test_a_val_class_unknown_to_train(deepskip: Command, photos: Callable[..., Path]) -> None:
+    folder = photos()
+    (folder / "val" / "red").rename(folder / "val" / "rot")
+    said = deepskip("train", folder)
+    assert said.code == 2
+    assert "got unknown class 'rot'; allowed: blue, green, red" in said.error
+
+
+def test_broken_images_are_named_counted_and_left_out(deepskip: Command, photos: Callable[..., Path]) -> None:
+    folder = photos()
+    cut = folder / "train" / "red" / "00.jpg"
+    cut.write_bytes(cut.read_bytes()[:300])
+    (folder / "val" / "blue" / "notes.jpg").write_text("these are not pixels")
+    said = deepskip(
+        *("train", folder, "--net", "resnet", "--depth", 10, "--epochs", 1, "--out", "run"),
+        *("--set", "size=32", "--set", "batch=12"),
+    )
+    assert said.code == 0, said.err
+    warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+    assert any("red/00.jpg" in line for line in warnings)
+    assert any("blue/notes.jpg" in line for line in warnings)
+    assert warnings[-1] == "warning: 2 of 49 files are broken and left out"
+    some = deepskip("predict", "run", folder / "val" / "blue", "--json")
+    assert len(some.json) == 4
+    assert "notes.jpg" in some.err
+    assert "none of them readable" in deepskip("predict", "run", folder / "val" / "blue" / "notes.jpg").error
+
+
+def test_a_folder_that_holds_another_run(deepskip: Command) -> None:
+    base = ("train", "digits", "--net", "resnet8_cifar", "--epochs", 1, "--set", "batch=500", "--out", "run")
+    assert deepskip(*base).code == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    for extra in ((), ("--lr", 0.5), ("--seed", 1, "--resume"), ("--plain", "--resume")):
+        said = deepskip(*base, *extra)
+        assert said.code == 2
+        assert said.error.startswith("run: got a folder that holds ")
+    assert "a folder with other files in it" in deepskip("study", "depth", "digits", "--out", "run").error
+    assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+
+
+def test_a_model_of_other_classes(deepskip: Command, photos: Callable[..., Path]) -> None:
+    base = ("train", photos(), "--net", "resnet", "--depth", 10, "--epochs", 1, "--set", "size=32")
+    assert deepskip(*base, "--out", "run").code == 0
+    said = deepskip("evaluate", "run", photos("other", ("blue", "grene")))
+    assert said.code == 2
+    assert "unknown class 'grene'; allowed: blue, green, red; nearest: green" in said.error
+    assert deepskip("evaluate", "run", "digits").code == 2
+
+
+_FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from deepskip.cli.app import main
+import deepskip.training.engine
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_fills_up(deepskip: Command) -> None:
+    """A file may grow to 200 kB: the model does not fit. The command says so and leaves no half file."""
+    args = [
+        "train",
+        "digits",
+        "--net",
+        "resnet20_cifar",
+        "--epochs",
+        "1",
+        "--out",
+        "run",
+        "--set",
+        "max_steps=1",
+    ]
+    done = subprocess.run([sys.executable, "-c", _FULL, *args], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: run/model.safetensors: got ")
+    assert "too large" in last
+    assert sorted(path.name for path in Path("run").iterdir()) == [
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+    ]
+    assert deepskip(*args, "--resume").code == 0  # and it goes on once there is room
+
+
+def test_divergence_is_said_in_a_line(deepskip: Command) -> None:
+    said = deepskip(
+        *("train", "digits", "--net", "plain20_cifar", "--epochs", 3, "--out", "run"),
+        *("--set", "lr=1e30", "--set", "warmup=0"),
+    )
+    assert said.code == 1
+    assert "a loss of" in said.error
+    assert "nearest: --lr" in said.error
+
+
+def test_a_study_goes_on_past_a_diverged_cell(deepskip: Command) -> None:
+    said = deepskip(
+        *(
+            "study",
+            "depth",
+            "digits",
+            "--depths",
+            "8",
+            "--seeds",
+            1,
+            "--epochs",
+            1,
+            "--workers",
+            1,
+            "--out",
+            "s",
+        ),
+        *("--set", "lr=1e30", "--set", "warmup=0", "--set", "hold_lr=1e30", "--json"),
+    )
+    assert said.code == 0
+    assert [row["status"] for row in said.json["rows"]] == ["diverged", "diverged"]
+    assert all(row["train_error"] is None for row in said.json["rows"])
+    assert said.json["verdict"]["pays"] is None
+    assert Path("s/report.html").exists()
+
+
+assert resource.RLIMIT_FSIZE

@@ -1,0 +1,71 @@
+"""Any small network: one to five stages, one or two blocks each, one to three layers per skip."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from deepskip.describe.spec import Block, Conv, Spec, Stage, Stem
+
+
+@st.composite
+def convs(draw: st.DrawFn, in_channels: int, least: int) -> tuple[Conv, ...]:
+    """Draw a branch whose output has at least `least` channels."""
+    found: list[Conv] = []
+    n = draw(st.integers(1, 3))
+    for i in range(n):
+        floor = least if i == n - 1 else 1
+        channels = draw(st.integers(floor, max(6, floor + 2)))
+        groups = [g for g in (1, 2, 3) if in_channels % g == 0 and channels % g == 0]
+        found.append(
+            Conv(
+                channels=channels,
+                kernel=draw(st.sampled_from((1, 3, 5))),
+                stride=draw(st.sampled_from((1, 1, 1, 2, 3))),
+                groups=draw(st.sampled_from(groups)),
+            )
+        )
+        in_channels = channels
+    return tuple(found)
+
+
+@st.composite
+def specs(draw: st.DrawFn, **fixed: object) -> Spec:
+    """Draw a valid Spec; fields in `fixed` are given."""
+    shortcut = fixed.pop("shortcut", None) or draw(st.sampled_from(("A", "B", "C", "none")))
+    shape = (draw(st.sampled_from((1, 3))), draw(st.integers(3, 13)), draw(st.integers(3, 13)))
+    stem = Stem(convs=draw(convs(shape[0], 1)), pool=draw(st.booleans()))
+    channels, stages = stem.convs[-1].channels, []
+    for i in range(draw(st.integers(1, 5))):
+        blocks = []
+        for j in range(draw(st.integers(1, 2))):
+            same = draw(st.booleans())  # an identity block: dimensions are kept
+            branch = draw(convs(channels, channels if shortcut == "A" or same else 1))
+            if same:
+                last = branch[-1].replace(channels=channels, groups=1)
+                branch = tuple(conv.replace(stride=1) for conv in (*branch[:-1], last))
+            channels = branch[-1].channels
+            blocks.append(Block(id=f"b{j + 1}", convs=branch))
+        stages.append(Stage(id=f"s{i + 1}", blocks=tuple(blocks)))
+    fields: dict[str, object] = {
+        "base": draw(st.sampled_from(("resnet_any", "some_net"))),
+        "input": shape,
+        "classes": draw(st.integers(1, 5)),
+        "stem": stem,
+        "stages": tuple(stages),
+        "shortcut": shortcut,
+        "order": draw(st.sampled_from(("post", "pre"))),
+        "initial": draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
+    }
+    return Spec(**{**fields, **fixed})
+
+
+def scrambled(net, seed: int = 0):  # type: ignore[no-untyped-def]
+    """Give every tensor of `net` values as after training: statistics and scales that are not 0 and 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.copy_(noise + 0.5 if "running_var" in name else noise - 0.5)
+    return net

@@ -1,0 +1,159 @@
+"""Laws 3, 4 and 5: the twin, the identity, and initial values."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from deepskip.describe import zoo
+from deepskip.describe.spec import Block, Spec
+from deepskip.nets.block import ResidualBlock
+from deepskip.nets.builder import build
+from deepskip.nets.initial import initialise
+from tests.laws.strategies import scrambled, specs
+
+
+@given(specs(), st.integers(0, 2**40))
+def test_the_twin_has_the_same_tensors_without_the_shortcuts(spec: Spec, seed: int) -> None:
+    net, twin = build(spec, seed).state_dict(), build(spec.plain(), seed).state_dict()
+    assert list(twin) == [name for name in net if ".shortcut." not in name]
+    for name, tensor in twin.items():
+        assert torch.equal(tensor, net[name]), name
+
+
+def test_the_twin_computes_something_else() -> None:
+    spec, x = zoo.cifar(20), torch.randn(2, 3, 32, 32)
+    assert not torch.allclose(build(spec).eval()(x), build(spec.plain()).eval()(x))
+
+
+def _silence(block: ResidualBlock) -> None:
+    """Put the branch's last normaliser to zero, or its last convolution where no normaliser follows."""
+    last = [m for m in block.branch if isinstance(m, nn.BatchNorm2d | nn.Conv2d)][-1]
+    last.weight.data.zero_()
+    if isinstance(last, nn.BatchNorm2d):
+        last.bias.data.zero_()
+
+
+@given(specs(shortcut="B"), st.booleans(), st.integers(0, 99))
+def test_a_silent_block_is_the_identity_bit_for_bit(spec: Spec, training: bool, seed: int) -> None:
+    net = scrambled(build(spec), seed).train(training)
+    for site, block in zip(spec.sites(), net.blocks(), strict=True):
+        if site.shortcut != "identity":
+            continue
+        _silence(block)
+        x = torch.randn(3, *site.inputs, generator=torch.Generator().manual_seed(seed)) * 1e3
+        x = x.relu() if spec.order == "post" else x  # a post-activation block's input is never negative
+        assert torch.equal(block(x), x)
+
+
+def test_a_post_activation_block_is_not_the_identity_below_zero() -> None:
+    block = next(build(zoo.cifar(8)).eval().blocks())
+    _silence(block)
+    x = -torch.ones(1, 16, 8, 8)
+    assert not torch.equal(block(x), x)
+
+
+@settings(max_examples=40)
+@given(specs(), st.data())
+def test_extra_silent_blocks_leave_outputs_unchanged_bit_for_bit(spec: Spec, data: st.DataObject) -> None:
+    if spec.shortcut in ("none", "C"):
+        spec = spec.replace(shortcut="B")
+    net = scrambled(build(spec)).eval()
+    x = torch.randn(2, *spec.input)
+    at = data.draw(st.integers(0, len(spec.stages) - 1))
+    stage = spec.stages[at]
+    convs = tuple(conv.replace(stride=1, groups=1) for conv in stage.blocks[-1].convs)
+    new = Block(id="extra", convs=convs)
+    stages = (*spec.stages[:at], stage.replace(blocks=(*stage.blocks, new)), *spec.stages[at + 1 :])
+    grown = scrambled(build(spec.replace(stages=stages)), 1).eval()
+    loaded = grown.load_state_dict(net.state_dict(), strict=False)
+    assert not loaded.unexpected_keys  # every id stayed its own
+    _silence(grown.stages[stage.id]["extra"])
+    assert torch.equal(grown(x), net(x))
+
+
+@given(specs(), st.integers(0, 2**40))
+def test_initial_values_depend_on_rule_seed_and_name_alone(spec: Spec, seed: int) -> None:
+    net = build(spec, seed)
+    torch.manual_seed(1234)
+    torch.rand(7)
+    again = build(spec, seed)
+    for one, other in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    double = build(spec, seed, dtype=torch.float64).state_dict()
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, double[name].to(tensor.dtype)), name
+
+
+def test_initial_values_do_not_depend_on_the_order_of_building() -> None:
+    spec = zoo.cifar(20)
+    net = build(spec, 3)
+    modules = dict(net.named_modules())
+    reversed_net = nn.Module()
+    for name in reversed([n for n, m in modules.items() if not list(m.children())]):
+        reversed_net.add_module(name.replace(".", "__"), modules[name])
+    # The same tensor built alone, under its own qualified name, has the same values.
+    holder = nn.ModuleDict({"stem": nn.Sequential()})
+    holder["stem"].add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))
+    initialise(holder, spec.initial, 3)
+    assert torch.equal(holder["stem"].conv1.weight, net.stem.conv1.weight)
+    before = torch.random.get_rng_state()
+    build(spec, 4)
+    assert torch.equal(before, torch.random.get_rng_state())  # the global generator is not touched
+
+
+def test_initial_values_are_equal_in_another_process() -> None:
+    code = (
+        "import deepskip as ds, hashlib; net = ds.build(ds.zoo.get('resnet20_cifar'), 5);"
+        "print(hashlib.sha256(b''.join(t.numpy().tobytes() for t in net.state_dict().values())).hexdigest())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert len(runs[0]) == 65
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("rule", ["he_fan_out", "he_fan_in"])
+def test_initial_variance_is_the_papers(rule: str) -> None:
+    spec = zoo.imagenet(18).replace(initial=rule)
+    conv = build(spec).stages["s2"]["b1"].branch.conv1  # 64 → 128 channels, 3×3
+    fan = 9 * (128 if rule == "he_fan_out" else 64)
+    assert conv.weight.var().item() == pytest.approx(2 / fan, rel=0.02)
+    assert conv.weight.mean().item() == pytest.approx(0, abs=3 * (2 / fan / conv.weight.numel()) ** 0.5)
+
+
+def test_different_seeds_and_names_give_different_values() -> None:
+    spec = zoo.cifar(20)
+    one, other = build(spec, 0), build(spec, 1)
+    assert not torch.equal(one.stem.conv1.weight, other.stem.conv1.weight)
+    blocks = one.stages["s1"]
+    assert not torch.equal(blocks["b1"].branch.conv1.weight, blocks["b2"].branch.conv1.weight)
+
+
+@given(specs(), st.integers(0, 20))
+def test_any_net_trains_a_step(spec: Spec, seed: int) -> None:
+    net = build(spec, seed)
+    net(torch.randn(3, *spec.input)).square().mean().backward()
+    if not spec.is_plain:
+        assert all(p.grad is not None for p in net.parameters())
+
+
+def test_full_backward_hooks_reach_every_part() -> None:
+    net, seen = build(zoo.cifar(8, order="pre")), []
+    for block in net.blocks():
+        for part in ("before", "branch", "shortcut", "junction", "after"):
+            block.get_submodule(part).register_full_backward_hook(
+                lambda module, into, out, part=part: seen.append(part)
+            )
+    net(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert {part: seen.count(part) for part in seen} == dict.fromkeys(
+        ("before", "branch", "shortcut", "junction", "after"), 3
+    )

@@ -1,0 +1,195 @@
+"""Law 7: a run stopped anywhere and resumed ends with the weights, bit for bit, of one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import deepskip as ds
+from deepskip.errors import DivergedError, InputError
+from deepskip.training import engine
+from deepskip.training.engine import EpochEnded, Finished, Stepped, fit
+from deepskip.training.recipe import Recipe
+from deepskip.training.rundir import read_rows
+
+RECIPE = Recipe(epochs=3, batch=240, lr=0.05, hold_lr=0.01, hold_error=95.0)  # 6 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ds.data.open("digits")
+
+
+def _net(seed: int = 0, **kwargs):
+    return ds.build(ds.zoo.get("resnet8_cifar", input=(1, 8, 8)), seed, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def whole(digits):
+    """The weights and metrics of a run that never stopped."""
+    net = _net()
+    rows = [event for event in fit(net, digits, RECIPE) if isinstance(event, EpochEnded)]
+    return net.state_dict(), rows
+
+
+def _timeless(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 12, 17])
+def test_closed_at_a_step_and_resumed(digits, whole, stop_at: int) -> None:
+    events = fit(_net(), digits, RECIPE, out="run", each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == stop_at:
+            break
+    events.close()
+    assert Path("run/model.safetensors").exists()
+    net = _net()
+    *_, last = fit(net, digits, RECIPE, out="run", resume=True)
+    assert isinstance(last, Finished)
+    for name, tensor in whole[0].items():
+        assert torch.equal(tensor, net.state_dict()[name]), name
+    rows = read_rows(Path("run/metrics.jsonl"))
+    assert _timeless(rows) == _timeless([vars(row) for row in whole[1]])
+
+
+_CHILD = """
+import deepskip as ds, torch, sys
+from deepskip.training.recipe import Recipe
+from deepskip.training import engine
+engine.SAVE_EVERY = 0.0
+torch.set_num_threads(1)
+data = ds.data.open("digits")
+net = ds.build(ds.zoo.get("resnet8_cifar", input=(1, 8, 8)))
+for event in ds.fit(net, data, Recipe.from_json(sys.argv[1]), out="run", resume=True):
+    print(event, flush=True)
+"""
+
+
+def test_killed_at_random_moments_and_resumed(whole) -> None:
+    moments, kills = random.Random(0), 0
+    for _ in range(40):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, RECIPE.to_json()], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()  # it has begun
+        if kills == 6:
+            child.communicate()
+            break
+        time.sleep(moments.uniform(0, 0.5))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        kills += child.returncode == -signal.SIGKILL
+        if child.returncode == 0:
+            break
+    assert kills >= 2
+    found = load_file("run/model.safetensors")
+    for name, tensor in whole[0].items():
+        assert torch.equal(tensor, found[name]), name
+    assert _timeless(read_rows(Path("run/metrics.jsonl"))) == _timeless([vars(row) for row in whole[1]])
+    left = [p for p in Path("run").rglob("*") if p.name.endswith(".part")]
+    assert not left or all(p.name.startswith(".") for p in left)
+
+
+def test_the_same_run_twice_is_the_same_bits(digits, whole) -> None:
+    net = _net()
+    for _ in fit(net, digits, RECIPE):
+        pass
+    for name, tensor in whole[0].items():
+        assert torch.equal(tensor, net.state_dict()[name]), name
+    other = _net(1)
+    for _ in fit(other, digits, RECIPE, seed=1):
+        pass
+    assert not torch.equal(other.state_dict()["stem.conv1.weight"], whole[0]["stem.conv1.weight"])
+
+
+def test_the_run_folder_is_the_contracts(digits) -> None:
+    for _ in fit(_net(), digits, RECIPE, out="run"):
+        pass
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    columns = "epoch train_loss train_error val_loss val_error learning_rate images_per_second seconds"
+    assert all(set(row) == set(columns.split()) for row in rows)
+    assert {p.name for p in Path("run").iterdir()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state",
+    }
+    config = json.loads(Path("run/config.json").read_text())
+    assert ds.Spec.from_dict(config["spec"]) == _net().spec
+    assert Recipe.from_dict(config["recipe"]) == RECIPE
+    assert config["data"] == {"name": "digits", "fingerprint": digits.fingerprint}
+    model = ds.load("run")
+    assert model.header.metrics["val_error"] == rows[-1]["val_error"]
+    assert model.evaluate("digits").error == rows[-1]["val_error"]
+
+
+def test_another_run_is_never_overwritten(digits) -> None:
+    for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
+        pass
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match="holds this run already.*nearest: --resume"):
+        fit(_net(), digits, RECIPE.replace(epochs=1), out="run")
+    with pytest.raises(InputError, match=r"holds another run \(recipe.lr is 0.05 there, 0.01 here\)"):
+        fit(_net(), digits, RECIPE.replace(epochs=1, lr=0.01), out="run", resume=True)
+    with pytest.raises(InputError, match="holds another run"):
+        fit(_net(), digits, RECIPE.replace(epochs=1), out="run", seed=1, resume=True)
+    os.mkdir("other")
+    Path("other/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="a folder with other files in it"):
+        fit(_net(), digits, RECIPE, out="other", resume=True)
+    assert before == {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+
+
+def test_a_finished_run_resumes_to_its_end_at_once(digits) -> None:
+    recipe = RECIPE.replace(epochs=2, max_steps=8)
+    first = list(fit(_net(), digits, recipe, out="run"))
+    again = list(fit(_net(), digits, recipe, out="run", resume=True))
+    assert isinstance(first[-1], Finished)
+    assert again[-1].val_error == first[-1].val_error
+    assert not any(isinstance(event, EpochEnded) for event in again)
+    assert [row["epoch"] for row in read_rows(Path("run/metrics.jsonl"))] == [1, 2]
+
+
+def test_divergence_is_noticed_at_once_and_keeps_the_last_good_state(digits, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    net = _net()
+    steps = 0
+    with pytest.raises(DivergedError, match=r"step 9 of 18 \(epoch 2\): got a loss of nan"):
+        for event in fit(net, digits, RECIPE, out="run", each_step=True):
+            if isinstance(event, Stepped):
+                steps += 1
+                if steps == 8:
+                    next(net.parameters()).data[0] = float("nan")
+    assert [row["epoch"] for row in read_rows(Path("run/metrics.jsonl"))] == [1]
+    kept = load_file("run/model.safetensors")
+    assert all(torch.isfinite(t).all() for t in kept.values())
+
+
+def test_net_and_data_must_agree(digits) -> None:
+    with pytest.raises(InputError, match="net's input: got"):
+        fit(ds.build(ds.zoo.get("resnet8_cifar")), digits)
+    with pytest.raises(InputError, match="net's classes: got 3"):
+        fit(ds.build(ds.zoo.get("resnet8_cifar", input=(1, 8, 8), classes=3)), digits)
+    assert not Path("run").exists()
+
+
+def test_a_damaged_state_is_refused_without_running_it(digits) -> None:
+    for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
+        pass
+    Path("run/state/checkpoint.pt").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: got a damaged state"):
+        fit(_net(), digits, RECIPE.replace(epochs=1), out="run", resume=True)
