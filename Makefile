@@ -16,7 +16,7 @@ setup: $(INSTALLED) ## make .venv from the lock
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the lock into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,jpeg]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## the main job on real data: plain and residual nets at several depths, with a report
@@ -42,7 +42,7 @@ pictures: demo ## redraw the pictures of the README from the demo's study
 
 lock: ## refresh constraints.txt from the newest releases (torch stays)
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)" '.[dev,jpeg]'
+	@build/lock/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)" '.[dev]'
 	@{ head -1 constraints.txt; build/lock/bin/pip freeze --exclude deepskip | sed 's/+cpu$$//'; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 

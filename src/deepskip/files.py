@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield beside
-            with beside.open("rb") as file:
+            beside.chmod(0o666 & ~_umask())  # as a file that was simply opened, whoever wrote it
+            with beside.open("r+b") as file:
                 os.fsync(file.fileno())
             beside.replace(path)
     finally:
@@ -39,6 +40,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        beside.chmod(0o777 & ~_umask())
     try:
         with explained(path):
             yield beside
@@ -49,6 +51,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                     raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process of ours left half-written in `folder`."""
+    for path in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 @contextlib.contextmanager

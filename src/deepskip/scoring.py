@@ -55,10 +55,12 @@ def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *
     training = net.training
     net.eval()
     try:
-        parts = [
-            net(normalise(images.to(device), preprocessing, dtype)).float().cpu()
-            for images, _ in eval_batches(split, batch)
-        ]
+        # TF32 would round the convolutions' inputs to ten bits on a GPU: a score there is float32 as well.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            parts = [
+                net(normalise(images.to(device), preprocessing, dtype)).float().cpu()
+                for images, _ in eval_batches(split, batch)
+            ]
     finally:
         net.train(training)
     return torch.cat(parts)

@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "studies": ("grid", "verdict", "depth"),
     "figures": ("rows", "colour", "style", "labels", "curves", "depth", "confusion"),
     "reports": ("words", "inline", "page", "depth", "run"),
+    "publish": (),
     "cli": ("show", "nets", "train", "use", "board", "study", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
@@ -77,6 +78,7 @@ PUBLIC = [
     "figures",
     "fit",
     "load",
+    "publish",
     "reports",
     "score",
     "studies",

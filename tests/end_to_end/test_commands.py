@@ -103,6 +103,8 @@ def test_study_depth(deepskip: Command) -> None:
     assert {p.name for p in Path("s/figures").iterdir()} == {"training_curves.svg", "error_against_depth.svg"}
     assert _external(Path("s/report.html").read_text()) == []
 
+    assert all((cell / "report.html").exists() for cell in Path("s/cells").iterdir())
+
     before = {path: path.stat().st_mtime_ns for path in Path("s/cells").rglob("*")}
     again = deepskip(*args)  # in two processes, had there been anything to do
     assert again.code == 0
@@ -153,6 +155,41 @@ def test_an_interrupted_study_goes_on(deepskip: Command) -> None:
     assert again.code == 0
     assert again.err.count("done before") >= done
     assert len(Path("s/results.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_is_ended_leaves_no_worker_behind(how: signal.Signals) -> None:
+    args = [sys.executable, "-m", "deepskip", "study", "depth", "digits", "--depths", "20,56", "--out", "s"]
+    child = subprocess.Popen([*args, "--workers", "2"], stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(Path().glob("s/cells/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(how)
+    child.wait(timeout=60)
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(child.pid, signal.SIGKILL)
+    pytest.fail("workers went on after their study had ended")
+
+
+@pytest.mark.parametrize("after", [0.1, 1.5, 3.0])
+def test_ctrl_c_in_a_terminal_is_quiet_at_any_moment(after: float) -> None:
+    """A terminal sends it to the whole group, workers included, whatever they have got to."""
+    args = [sys.executable, "-m", "deepskip", "study", "depth", "digits", "--depths", "20,56", "--out", "s"]
+    child = subprocess.Popen(
+        [*args, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert child.stderr is not None
+    if after > 1:
+        child.stderr.readline()
+    time.sleep(after)
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert after < 1 or (child.returncode == 130 and "Traceback" not in err), err
 
 
 def test_ctrl_c_leaves_a_usable_run_folder(deepskip: Command) -> None:
@@ -241,6 +278,3 @@ def _external(page: str) -> list[str]:
     links = _Links()
     links.feed(page)
     return links.found
-
-
-assert os.name == "posix"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +29,12 @@ from tests.end_to_end.command import Command
         (("train", "digits", "--set", "schedule=cosin"), "nearest: cosine"),
         (("train", "digits", "--epochs", 0), "Recipe.epochs: got 0; allowed: greater than or equal to 1"),
         (("train", "digits", "--epochs", "many"), "--epochs: got 'many'; allowed: a whole number"),
+        (("train", "digits", "--seed", "1.5"), "--seed: got '1.5'; allowed: a whole number"),
+        (("train", "digits", "--device", "cuda:99"), "--device: got 'cuda:99'"),
+        (
+            ("study", "depth", "digits", "--net", "plain_cifar"),
+            "net: got 'plain_cifar'; allowed: a residual family",
+        ),
         (("train", "digits", "--recipe", "quik"), "nearest: quick"),
         (("train", "digits", "--device", "tpu"), "--device: got 'tpu'"),
         (("train", "digits", "--precision", "fp8"), "--precision: got 'fp8'; allowed: auto, float32, bf16"),
@@ -94,13 +99,37 @@ def test_broken_images_are_named_counted_and_left_out(deepskip: Command, photos:
     )
     assert said.code == 0, said.err
     warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
-    assert any("red/00.jpg" in line for line in warnings)
-    assert any("blue/notes.jpg" in line for line in warnings)
+    assert any(line.startswith("warning: train: red/00.jpg") for line in warnings)
+    assert any(line.startswith("warning: val: blue/notes.jpg") for line in warnings)
     assert warnings[-1] == "warning: 2 of 49 files are broken and left out"
     some = deepskip("predict", "run", folder / "val" / "blue", "--json")
     assert len(some.json) == 4
     assert "notes.jpg" in some.err
     assert "none of them readable" in deepskip("predict", "run", folder / "val" / "blue" / "notes.jpg").error
+
+
+def test_a_val_class_without_a_readable_image_is_measured_on_nothing(deepskip: Command, photos) -> None:
+    folder = photos()
+    for file in (folder / "val" / "red").iterdir():
+        file.write_text("no pixels")
+    base = ("train", folder, "--net", "resnet", "--depth", 10, "--epochs", 1, "--set", "size=32")
+    assert deepskip(*base, "--out", "run").code == 0
+    found = deepskip("evaluate", "run", folder, "--json")
+    assert [row["error"] is None for row in found.json["classes"]] == [False, False, True]
+
+
+def test_names_with_brackets_are_names(deepskip: Command, photos) -> None:
+    folder = photos("pictures", ("[b]lue", "gr[/b]een"))
+    base = ("train", folder, "--net", "resnet", "--depth", 10, "--epochs", 1, "--set", "size=32")
+    assert deepskip(*base, "--out", "run").code == 0
+    (folder / "val" / "[b]lue" / "00.jpg").rename(folder / "cat[a].jpg")
+    long = folder / ("x" * 200 + ".jpg")
+    (folder / "val" / "[b]lue" / "01.jpg").rename(long)
+    said = deepskip("predict", "run", folder / "cat[a].jpg", long)
+    assert said.code == 0
+    assert "cat[a].jpg" in said.out
+    assert str(long) in said.out
+    assert "[b]lue" in deepskip("evaluate", "run", folder).out
 
 
 def test_a_folder_that_holds_another_run(deepskip: Command) -> None:
@@ -112,6 +141,10 @@ def test_a_folder_that_holds_another_run(deepskip: Command) -> None:
         assert said.code == 2
         assert said.error.startswith("run: got a folder that holds ")
     assert "a folder with other files in it" in deepskip("study", "depth", "digits", "--out", "run").error
+    Path("mine").mkdir()
+    Path("mine/results.jsonl").write_text("precious")
+    assert "a folder with other files in it" in deepskip("study", "depth", "digits", "--out", "mine").error
+    assert Path("mine/results.jsonl").read_text() == "precious"
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
 
 
@@ -154,10 +187,8 @@ def test_a_disk_that_fills_up(deepskip: Command) -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: run/model.safetensors: got ")
     assert "too large" in last
-    assert sorted(path.name for path in Path("run").iterdir()) == [
-        "config.json",
-        "environment.json",
-        "metrics.jsonl",
+    assert sorted(path.name for path in Path("run").rglob("*")) == [
+        *("config.json", "environment.json", "lock", "metrics.jsonl", "state"),
     ]
     assert deepskip(*args, "--resume").code == 0  # and it goes on once there is room
 
@@ -170,6 +201,12 @@ def test_divergence_is_said_in_a_line(deepskip: Command) -> None:
     assert said.code == 1
     assert "a loss of" in said.error
     assert "nearest: --lr" in said.error
+    one_step = (
+        *("train", "digits", "--net", "resnet8_cifar", "--out", "one", "--set", "lr=1e38"),
+        "--set",
+        "max_steps=1",
+    )
+    assert "not finite" in deepskip(*one_step).error
 
 
 def test_a_study_goes_on_past_a_diverged_cell(deepskip: Command) -> None:
@@ -196,6 +233,3 @@ def test_a_study_goes_on_past_a_diverged_cell(deepskip: Command) -> None:
     assert all(row["train_error"] is None for row in said.json["rows"])
     assert said.json["verdict"]["pays"] is None
     assert Path("s/report.html").exists()
-
-
-assert resource.RLIMIT_FSIZE

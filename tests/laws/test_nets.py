@@ -94,10 +94,6 @@ def test_initial_values_depend_on_rule_seed_and_name_alone(spec: Spec, seed: int
 def test_initial_values_do_not_depend_on_the_order_of_building() -> None:
     spec = zoo.cifar(20)
     net = build(spec, 3)
-    modules = dict(net.named_modules())
-    reversed_net = nn.Module()
-    for name in reversed([n for n, m in modules.items() if not list(m.children())]):
-        reversed_net.add_module(name.replace(".", "__"), modules[name])
     # The same tensor built alone, under its own qualified name, has the same values.
     holder = nn.ModuleDict({"stem": nn.Sequential()})
     holder["stem"].add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))

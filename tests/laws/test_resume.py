@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 import deepskip as ds
 from deepskip.errors import DivergedError, InputError
 from deepskip.training import engine
-from deepskip.training.engine import EpochEnded, Finished, Stepped, fit
+from deepskip.training.engine import EpochEnded, Finished, Started, Stepped, fit
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import read_rows
 
@@ -46,7 +47,7 @@ def _timeless(rows):
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 12, 17])
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 12, 17, 18])
 def test_closed_at_a_step_and_resumed(digits, whole, stop_at: int) -> None:
     events = fit(_net(), digits, RECIPE, out="run", each_step=True)
     for event in events:
@@ -61,6 +62,78 @@ def test_closed_at_a_step_and_resumed(digits, whole, stop_at: int) -> None:
         assert torch.equal(tensor, net.state_dict()[name]), name
     rows = read_rows(Path("run/metrics.jsonl"))
     assert _timeless(rows) == _timeless([vars(row) for row in whole[1]])
+
+
+@pytest.mark.parametrize("max_steps", [3, 4])
+def test_stopped_after_the_last_step_and_resumed(digits, max_steps: int) -> None:
+    """The last epoch is scored although no step is left, and no step is taken beyond the last."""
+    recipe = RECIPE.replace(max_steps=max_steps)
+    whole = _net()
+    *_, row, _ = fit(whole, digits, recipe)
+    events = fit(_net(), digits, recipe, out="run", each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == max_steps:
+            break
+    events.close()
+    net = _net()
+    *_, again, last = fit(net, digits, recipe, out="run", resume=True)
+    assert isinstance(last, Finished)
+    assert _timeless([vars(again)]) == _timeless([vars(row)])
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
+
+
+def test_ctrl_c_in_a_callers_loop_saves_between_steps(digits, whole) -> None:
+    """KeyboardInterrupt at any moment inside the engine: the state is that of a whole number of steps."""
+    timer = threading.Timer(0.25, signal.raise_signal, [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        for event in fit(_net(), digits, RECIPE.replace(epochs=50), out="long"):
+            if isinstance(event, Started):
+                timer.start()
+    assert Path("long/state/checkpoint.pt").exists()
+    assert ds.load("long").header.provenance["step"] > 0
+
+    events = fit(_net(), digits, RECIPE, out="run")
+    original, count = engine._Run._step, iter(range(99))
+
+    def interrupted(run, images, labels):
+        if next(count) == 8:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step
+        return original(run, images, labels)
+
+    engine._Run._step = interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(events)
+    finally:
+        engine._Run._step = original
+    assert ds.load("run").header.provenance["step"] == 9
+    net = _net()
+    for _ in fit(net, digits, RECIPE, out="run", resume=True):
+        pass
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole[0].items())
+
+
+def test_a_folder_is_trained_in_by_one_process(digits) -> None:
+    events = fit(_net(), digits, RECIPE, out="run")
+    next(events)
+    code = (
+        "import deepskip as ds, sys; from deepskip.training.recipe import Recipe;"
+        "data = ds.data.open('digits'); net = ds.build(ds.zoo.get('resnet8_cifar', input=(1, 8, 8)));"
+        "ds.fit(net, data, Recipe.from_json(sys.argv[1]), out='run', resume=True)"
+    )
+    other = subprocess.run([sys.executable, "-c", code, RECIPE.to_json()], capture_output=True, text=True)
+    assert "run: got a folder that another process trains in" in other.stderr
+    events.close()
+    again = subprocess.run([sys.executable, "-c", code, RECIPE.to_json()], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_run_killed_before_its_config_was_written_begins_anew(digits) -> None:
+    os.makedirs("run/state")
+    Path("run/.config.json.123.part").write_text("{")
+    for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
+        pass
+    assert not Path("run/.config.json.123.part").exists()
 
 
 _CHILD = """
@@ -98,8 +171,7 @@ def test_killed_at_random_moments_and_resumed(whole) -> None:
     for name, tensor in whole[0].items():
         assert torch.equal(tensor, found[name]), name
     assert _timeless(read_rows(Path("run/metrics.jsonl"))) == _timeless([vars(row) for row in whole[1]])
-    left = [p for p in Path("run").rglob("*") if p.name.endswith(".part")]
-    assert not left or all(p.name.startswith(".") for p in left)
+    assert not list(Path("run").glob("*.part"))  # what a kill left half-written was swept
 
 
 def test_the_same_run_twice_is_the_same_bits(digits, whole) -> None:
@@ -128,6 +200,7 @@ def test_the_run_folder_is_the_contracts(digits) -> None:
         "model.safetensors",
         "state",
     }
+    assert ds.publish("run") == Path("run/report.html")
     config = json.loads(Path("run/config.json").read_text())
     assert ds.Spec.from_dict(config["spec"]) == _net().spec
     assert Recipe.from_dict(config["recipe"]) == RECIPE
@@ -177,6 +250,25 @@ def test_divergence_is_noticed_at_once_and_keeps_the_last_good_state(digits, mon
     assert [row["epoch"] for row in read_rows(Path("run/metrics.jsonl"))] == [1]
     kept = load_file("run/model.safetensors")
     assert all(torch.isfinite(t).all() for t in kept.values())
+
+
+def test_weights_that_are_not_finite_are_never_the_last_good_state(digits, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    net = _net()
+    with pytest.raises(
+        DivergedError, match=r"\(epoch 2\): got weights or a validation loss that are not finite"
+    ):
+        for event in fit(net, digits, RECIPE, out="run", each_step=True):
+            if isinstance(event, Stepped) and event.step == 12:
+                next(net.parameters()).data[0] = float("inf")  # after the epoch's last step: no loss sees it
+    assert [row["epoch"] for row in read_rows(Path("run/metrics.jsonl"))] == [1]
+    assert all(torch.isfinite(t).all() for t in load_file("run/model.safetensors").values())
+
+
+def test_a_batch_of_one_that_cannot_be_normalised_is_refused(digits) -> None:
+    net = ds.build(ds.zoo.get("resnet18", input=(1, 8, 8), classes=10))
+    with pytest.raises(InputError, match="batch: got 1, and a last stage of 1×1 pixels; .* nearest: 2"):
+        fit(net, digits, Recipe(batch=1))
 
 
 def test_net_and_data_must_agree(digits) -> None:

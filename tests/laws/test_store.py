@@ -21,12 +21,18 @@ from deepskip.nets.builder import build
 from deepskip.weights import store
 from tests.laws.strategies import scrambled, specs
 
-PREPROCESSING = Preprocessing(size=8, resize=8, colour="L", mean=(0.5,), std=(0.25,))
-
 
 def _header(spec: Spec) -> store.Header:
     names = tuple(f"class {i}" for i in range(spec.classes))
-    return store.Header(spec=spec, classes=names, preprocessing=PREPROCESSING, metrics={"val_error": 1.5})
+    grey = spec.input[0] == 1
+    preprocessing = Preprocessing(
+        size=8,
+        resize=8,
+        colour="L" if grey else "RGB",
+        mean=(0.5,) * spec.input[0],
+        std=(0.25,) * spec.input[0],
+    )
+    return store.Header(spec=spec, classes=names, preprocessing=preprocessing, metrics={"val_error": 1.5})
 
 
 @settings(max_examples=40)

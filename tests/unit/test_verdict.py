@@ -61,9 +61,14 @@ def test_divergence_is_degradation() -> None:
     assert found["plain"] == {"degrades_at": 56}
     assert found["table"][1]["train_error_mean"] is None
     assert found["table"][1]["diverged"] == 2
-    assert "no finite value" in found["sentences"][0]
+    assert found["sentences"][0] == "Plain nets diverge from 56 layers on; training error is 0.0% at 8."
     half = _judge(_rows("plain", {8: ((0, 1), (0, 1)), 56: ((0, 1), None)}))
     assert half["plain"] == {"degrades_at": None}
+
+
+def test_the_worst_depth_is_named_not_the_deepest() -> None:
+    found = _judge(_rows("plain", {8: ((0, 1),), 20: ((30, 1),), 56: ((0, 1),)}))
+    assert found["sentences"][0].endswith("training error rises from 0.0% at 8 to 30.0% at 20.")
 
 
 def test_nothing_trained() -> None:

@@ -11,6 +11,7 @@ import cyclopts
 from cyclopts import App, CycloptsError, Parameter
 
 from deepskip._version import __version__
+from deepskip.cli import show
 from deepskip.cli.nets import describe, nets
 from deepskip.cli.study import depth
 from deepskip.cli.train import train
@@ -25,6 +26,7 @@ app = App(
     version=__version__,
     help_format="markdown",
     default_parameter=Parameter(negative="", show_choices=True),
+    suppress_keyboard_interrupt=False,
 )
 study = App(
     name="study",
@@ -42,9 +44,11 @@ study.command(depth)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    show.typed[:] = sys.argv[1:] if argv is None else argv
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end politely: as by Ctrl-C
         app(
-            list(sys.argv[1:] if argv is None else argv),
+            show.typed,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -96,8 +100,8 @@ def _explain(error: CycloptsError) -> str:
         return _line(where, f"unknown command {word!r}", choices(names), nearest(word, names))
     if isinstance(error, cyclopts.CoercionError) and error.token is not None:
         option = error.token.keyword or (error.argument.name if error.argument else "argument")
-        kind = getattr(error.target_type, "__name__", str(error.target_type))
         words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        kind = str(getattr(error.target_type, "__name__", error.target_type)).removesuffix(" | None")
         return _line(option, repr(error.token.value), words.get(kind, kind), None)
     if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
         return _line(f"{where} {error.argument.name}", "nothing", f"a value (see `{where} --help`)", None)

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepskip.cli.show import Output, columns, count, size
+from deepskip.cli.show import Output, Whole, columns, count, size
 from deepskip.errors import InputError, choices, nearest
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def describe(
     net: str,
     /,
     *,
-    depth: int | None = None,
+    depth: Whole | None = None,
     plain: bool = False,
-    batch: int = 128,
+    batch: Whole = 128,
     output: Output = Output(),
 ) -> None:
     """Show a network's blocks as a table, with its totals and its memory at a batch size.
@@ -134,6 +134,8 @@ def _spec(net: str, depth: int | None) -> Spec:
     if Path(net).exists():
         from deepskip.weights.store import read_header
 
+        if depth is not None:
+            raise InputError("--depth", f"{depth} with the model {net}", "a depth with a family's name alone")
         return read_header(net).spec
     if net.endswith(".safetensors") or "/" in net:
         raise InputError(net, "no such file or folder", "a zoo name, a run folder or a model.safetensors")

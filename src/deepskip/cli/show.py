@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+
+from deepskip.errors import InputError
 
 if TYPE_CHECKING:  # `--help` answers at once: what only a running command needs is imported by it
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-WIDE = 160  # columns assumed where there is no terminal to ask, so that nothing is cut from a pipe
+WIDE = 10_000  # columns assumed where there is no terminal to ask, so that nothing is cut from a pipe
+
+
+def _whole(kind: object, tokens: Sequence[Token]) -> int:
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:  # the parser's own conversion would round 1.5 to 2 in silence
+        raise InputError(tokens[0].keyword, repr(tokens[0].value), "a whole number") from error
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+"""A whole number on the command line, and nothing that only rounds to one."""
 
 
 @Parameter(name="*")
@@ -31,8 +45,7 @@ class Output:
 
     def result(self, value: object) -> None:
         """Print `value` as JSON."""
-        json.dump(value, sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
+        sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")  # whole, or an error and nothing
 
     def say(self, line: str = "") -> None:
         """Print a line of the result, unless JSON was asked for."""
@@ -41,7 +54,7 @@ class Output:
 
     def table(self, table: Table) -> None:
         """Print a table of the result."""
-        console = _console(sys.stdout)
+        console = _console(sys.stdout, markup=False)  # names of files and classes may hold brackets
         with console.capture() as drawn:
             console.print(table)
         sys.stdout.write(drawn.get())  # not by rich itself, which ends the program when a pipe is closed
@@ -56,6 +69,13 @@ class Output:
         """Print a warning on standard error, even when quiet."""
         sys.stderr.write(f"warning: {line}\n")
         sys.stderr.flush()
+
+    def broken(self, lines: Sequence[object], total: int) -> None:
+        """Name every file that could not be read, and say how many there are and that the work goes on."""
+        for line in lines:
+            self.warn(str(line))
+        if lines:
+            self.warn(f"{len(lines)} of {total:,} files are broken and left out")
 
     @property
     def live(self) -> bool:
@@ -97,10 +117,18 @@ class Output:
             yield show
 
 
-def _console(file: Any) -> Console:
+def _console(file: Any, *, markup: bool = True) -> Console:
     from rich.console import Console
 
-    return Console(file=file, width=None if file.isatty() else WIDE, highlight=False)
+    return Console(file=file, width=None if file.isatty() else WIDE, highlight=False, markup=markup)
+
+
+typed: list[str] = []  # the command line's words, for reports
+
+
+def command_line() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["deepskip", *typed])
 
 
 def columns(*headers: str, numbers: Sequence[str] = ()) -> Table:

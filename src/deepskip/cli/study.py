@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepskip.cli.show import Output, duration
-from deepskip.cli.train import Settings, choose_recipe, command_line, warn_broken
+from deepskip.cli.show import Output, Whole, command_line, duration
+from deepskip.cli.train import Settings, choose_recipe
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ def depth(
     /,
     *,
     depths: str = DEPTHS,
-    seeds: int = 3,
+    seeds: Whole = 3,
     net: str = "resnet_cifar",
-    epochs: int | None = None,
-    batch: int | None = None,
+    epochs: Whole | None = None,
+    batch: Whole | None = None,
     lr: float | None = None,
     recipe: str = "depth",
     settings: Settings = (),
     out: Path | None = None,
-    workers: int | None = None,
+    workers: Whole | None = None,
     device: str = "auto",
     precision: str = "auto",
     output: Output = Output(),
@@ -75,6 +75,7 @@ def depth(
         `auto`, `float32` or `bf16`.
     """
     from deepskip.data import sources
+    from deepskip.publish import publish
     from deepskip.studies.depth import DepthStudy
 
     wanted = _parse_depths(depths)
@@ -83,7 +84,7 @@ def depth(
         raise InputError("--workers", workers, "a whole number from 1", 1)
     with output.counting() as progress:
         opened = sources.open_dataset(data, size=chosen.size, progress=progress)
-        warn_broken(opened, output)
+        output.broken(opened.broken, len(opened.train) + len(opened.val) + len(opened.broken))
     study = DepthStudy(
         opened,
         out=out or Path("runs") / f"study-depth-{opened.name}",
@@ -96,10 +97,10 @@ def depth(
         command=command_line(),
     )
     result = _run(study, workers or _default_workers(study), output)
-    _report(study, result)
+    report = publish(study.out)
     for sentence in result.verdict["sentences"]:
         output.say(sentence)
-    output.say(f"\nreport: {study.out / 'report.html'}")
+    output.say(f"\nreport: {report}")
     if output.json:
         output.result({"out": str(study.out), "verdict": result.verdict, "rows": result.rows})
 
@@ -146,21 +147,3 @@ def _ended_line(event: CellEnded, done: int, total: int) -> str:
     )
     when = "done before" if event.cached else duration(row["seconds"])
     return f"{done:>3}/{total}  {row['kind']:<8} {row['depth']:>5} layers  seed {row['seed']}  {found}  {when}"
-
-
-def _report(study: DepthStudy, result: Result) -> None:
-    from deepskip.figures.curves import training_curves
-    from deepskip.figures.depth import error_against_depth
-    from deepskip.figures.style import save
-    from deepskip.files import write_text
-    from deepskip.reports.depth import depth_report
-    from deepskip.training.rundir import environment
-
-    figures = {
-        "training_curves": training_curves(result.curves, data=study.data.name),
-        "error_against_depth": error_against_depth(result.rows, data=study.data.name),
-    }
-    for name, figure in figures.items():
-        save(figure, study.out / "figures" / f"{name}.svg", study.command)
-    page = depth_report(result.rows, result.curves, result.verdict, figures, environment())
-    write_text(study.out / "report.html", page)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from deepskip.cli.show import Output, count, duration
+from deepskip.cli.show import Output, Whole, command_line, count, duration
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
     from deepskip.data.dataset import Dataset
     from deepskip.nets.network import Network
-    from deepskip.scoring import Score
+    from deepskip.training.engine import EpochEnded, Started
     from deepskip.training.recipe import Recipe
 
 Settings = Annotated[
@@ -32,12 +27,12 @@ def train(
     /,
     *,
     net: str = "resnet18",
-    depth: int | None = None,
+    depth: Whole | None = None,
     plain: bool = False,
-    epochs: int | None = None,
-    batch: int | None = None,
+    epochs: Whole | None = None,
+    batch: Whole | None = None,
     lr: float | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     recipe: str = "quick",
     settings: Settings = (),
     out: Path | None = None,
@@ -94,7 +89,7 @@ def train(
     zoo.get(net, depth=depth)  # a wrong name is said before the images are read
     with output.counting() as progress:
         opened = sources.open_dataset(data, size=chosen.size, progress=progress)
-        warn_broken(opened, output)
+        output.broken(opened.broken, len(opened.train) + len(opened.val) + len(opened.broken))
     spec = zoo.get(net, depth=depth, classes=len(opened.classes), input=opened.input)
     spec = spec.plain() if plain else spec
     folder = out or Path("runs") / f"{opened.name}-{spec.name}-s{seed}"
@@ -118,39 +113,6 @@ def choose_recipe(
         pairs[key.strip()] = value.strip()
     shorthands = {"epochs": epochs, "batch": batch, "lr": lr}
     return named(name).set(pairs).replace(**{k: v for k, v in shorthands.items() if v is not None})
-
-
-def warn_broken(data: Dataset, output: Output, most: int = 20) -> None:
-    """Name the files that could not be read, and say how many there are and that the work goes on."""
-    if not data.broken:
-        return
-    for line in data.broken[:most]:
-        output.warn(line)
-    more = f" ({len(data.broken) - most} more not shown)" if len(data.broken) > most else ""
-    total = len(data.train) + len(data.val) + len(data.broken)
-    output.warn(f"{len(data.broken)} of {total} files are broken and left out{more}")
-
-
-def command_line() -> str:
-    """Return the command as it was typed, for reports."""
-    return shlex.join(["deepskip", *sys.argv[1:]])
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[list[bool]]:
-    """Yield a list that becomes non-empty at the first Ctrl-C or TERM; the second one interrupts at once."""
-    asked: list[bool] = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(True)
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _train(
@@ -178,33 +140,35 @@ def _train(
         each_step=True,
         provenance={"command": command_line()},
     )
-    started: Started | None = None
-    with stopping() as asked, output.bars() as bars:
-        task = None
-        for event in events:
-            if isinstance(event, Started):
-                started = event
-                at = f" from step {event.step:,}" if event.step else ""
-                output.note(
-                    f"{net.spec}\ntraining on {data.name}: {len(data.train):,} images, {event.epochs} epochs "
-                    f"of {recipe.batch}, {event.device}, {event.precision}{at}, in {folder}"
-                )
-                task = bars.add_task("training", total=event.steps, completed=event.step, note="")
-            elif isinstance(event, Stepped) and task is not None:
-                bars.update(task, completed=event.step, note=f"epoch {event.epoch}  loss {event.loss:.3f}")
-                if asked:
-                    break
-            elif isinstance(event, EpochEnded):
-                output.note(_epoch_line(event, started.epochs if started else event.epoch))
-        if asked:
-            events.close()  # type: ignore[attr-defined]
+    epochs = 0
+    with output.bars() as bars:
+        task = bars.add_task("training", total=None, note="")
+        try:
+            for event in events:
+                if isinstance(event, Started):
+                    epochs = event.epochs
+                    output.note(_start_line(net, data, recipe, folder, event))
+                    bars.update(task, total=event.steps, completed=event.step)
+                elif isinstance(event, Stepped):
+                    note = f"epoch {event.epoch}  loss {event.loss:.3f}"
+                    bars.update(task, completed=event.step, note=note)
+                elif isinstance(event, EpochEnded):
+                    output.note(_epoch_line(event, epochs))
+        except KeyboardInterrupt:
             output.note(f"stopped; {folder} holds the model so far and goes on with --resume")
-            raise KeyboardInterrupt
-    assert started is not None
-    return _conclude(net, data, recipe, folder, seed, started, output)
+            raise
+    return _conclude(net, data, folder, output)
 
 
-def _epoch_line(event: Any, epochs: int) -> str:
+def _start_line(net: Network, data: Dataset, recipe: Recipe, folder: Path, event: Started) -> str:
+    at = f" from step {event.step:,}" if event.step else ""
+    return (
+        f"{net.spec}\ntraining on {data.name}: {len(data.train):,} images, {event.epochs} epochs "
+        f"of {recipe.batch}, {event.device}, {event.precision}{at}, in {folder}"
+    )
+
+
+def _epoch_line(event: EpochEnded, epochs: int) -> str:
     return (
         f"epoch {event.epoch:>{len(str(epochs))}}/{epochs}  train loss {event.train_loss:.4f}  "
         f"train error {event.train_error:5.2f}%  val error {event.val_error:5.2f}%  "
@@ -212,49 +176,15 @@ def _epoch_line(event: Any, epochs: int) -> str:
     )
 
 
-def _conclude(
-    net: Network, data: Dataset, recipe: Recipe, folder: Path, seed: int, started: Any, output: Output
-) -> dict[str, Any]:
-    from deepskip.describe import ledger
-    from deepskip.figures.confusion import confusion
-    from deepskip.figures.curves import run_curves
-    from deepskip.files import write_text
-    from deepskip.reports.run import run_report
-    from deepskip.scoring import score
+def _conclude(net: Network, data: Dataset, folder: Path, output: Output) -> dict[str, Any]:
+    from deepskip.publish import publish
     from deepskip.training.rundir import METRICS, read_rows
 
-    rows = read_rows(folder / METRICS)
-    found = score(net, data.val, data.preprocessing)
-    cost = ledger.count(net.spec)
-    summary: dict[str, Any] = {
-        "name": net.spec.name,
-        "data": data.name,
-        "layers": cost.layers,
-        "params": cost.params,
-        "macs": cost.macs,
-        "input": list(net.spec.input),
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": seed,
-        "device": started.device,
-        "precision": started.precision,
-        "seconds": rows[-1]["seconds"],
-        "command": command_line(),
-        "status": "finished",
-        "score": score_dict(found, data.classes) | {"confusion": found.confusion},
-    }
-    figures = {"curves": run_curves(rows), "confusion": confusion(found.confusion, data.classes)}
-    write_text(folder / "report.html", run_report(summary, rows, figures))
-    last = rows[-1]
+    report = publish(folder)
+    last = read_rows(folder / METRICS)[-1]
+    params = sum(p.numel() for p in net.parameters())
     output.say(
         f"{net.spec.name} on {data.name}: validation error {last['val_error']:.2f}%, train error "
-        f"{last['train_error']:.2f}%, {count(cost.params)} parameters, {duration(last['seconds'])}\n"
-        f"{folder / 'report.html'}"
+        f"{last['train_error']:.2f}%, {count(params)} parameters, {duration(last['seconds'])}\n{report}"
     )
-    return {"out": str(folder), "name": net.spec.name, **last, "report": str(folder / "report.html")}
-
-
-def score_dict(found: Score, classes: Sequence[str]) -> dict[str, Any]:
-    """Return a score as `evaluate --json` prints it."""
-    fields = asdict(found)
-    fields.pop("confusion")
-    return {**fields, "classes": found.classes(classes)}
+    return {"out": str(folder), "name": net.spec.name, **last, "report": str(report)}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from deepskip.cli.show import Output, columns
-from deepskip.cli.train import score_dict
+from deepskip.cli.show import Output, Whole, columns
 from deepskip.errors import InputError
+
+if TYPE_CHECKING:
+    from deepskip.scoring import Score
 
 
 def evaluate(model: Path, data: str, /, *, device: str = "auto", output: Output = Output()) -> None:
@@ -37,11 +42,12 @@ def evaluate(model: Path, data: str, /, *, device: str = "auto", output: Output 
     with output.counting() as progress:
         opened = loaded.open(data, progress=progress)
         split = opened.val
-    for line in split.broken:
-        output.warn(line)
+    output.broken([f"val: {line}" for line in split.broken], len(split) + len(split.broken))
+    if not len(split):
+        raise InputError(data, "no readable validation image", "at least one")
     found = score(loaded.net, split, loaded.preprocessing)
     if output.json:
-        return output.result(score_dict(found, loaded.classes))
+        return output.result(_score_dict(found, loaded.classes))
     output.say(
         f"{loaded.net.spec.name} on {opened.name}: {found.n:,} images\n"
         f"error {found.error:.2f}%   top-5 error {found.top5_error:.2f}%   loss {found.loss:.4f}   "
@@ -66,7 +72,7 @@ def predict(
     images: Annotated[tuple[Path, ...], Parameter(negative="")],
     /,
     *,
-    top: int = 5,
+    top: Whole = 5,
     device: str = "auto",
     output: Output = Output(),
 ) -> None:
@@ -99,8 +105,7 @@ def predict(
     files = find_pictures(images)
     broken: list[InputError] = []
     predictions = loaded.predict(files, skipped=broken.append)
-    for error in broken:
-        output.warn(str(error))
+    output.broken(broken, len(files))
     if broken and not predictions:
         raise InputError(
             "IMAGE", f"{len(broken)} pictures, none of them readable", "at least one readable picture"
@@ -111,3 +116,10 @@ def predict(
     for prediction in predictions:
         table.add_row(prediction.file, prediction.label, f"{100 * prediction.probability:.1f}%")
     return output.table(table)
+
+
+def _score_dict(found: Score, classes: Sequence[str]) -> dict[str, Any]:
+    fields = {**asdict(found), "classes": found.classes(classes)}
+    del fields["confusion"]
+    # A loss that is not finite has no JSON number.
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -134,8 +134,9 @@ class Dataset:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Files of both splits that could not be read, each as `file: reason`. Reads both splits."""
-        return self.train.broken + self.val.broken
+        """Files of both splits that could not be read, each as `split: file: reason`. Reads both splits."""
+        parts = (("train", self.train), ("val", self.val))
+        return tuple(f"{name}: {entry}" for name, split in parts for entry in split.broken)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -131,7 +131,8 @@ def get(
     if wanted is None:
         raise InputError(f"net {name!r}", "no depth", "a depth beside the family's name (--depth N)")
     spec = FAMILIES[family](wanted)
-    return spec.replace(classes=classes or spec.classes, input=input or spec.input)
+    given = {"classes": classes, "input": input}
+    return spec.replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def entries(pattern: str = "*") -> list[Entry]:

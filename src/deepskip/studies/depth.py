@@ -7,37 +7,39 @@ that of residual nets does not.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from deepskip.data.batches import steps_per_epoch
 from deepskip.data.dataset import Dataset
 from deepskip.describe import zoo
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
-from deepskip.files import write_json, write_text
-from deepskip.studies.grid import Cell, CellEnded, CellProgress, Row, curves, run_grid
+from deepskip.files import read_json, write_json, write_text
+from deepskip.studies.grid import RESULTS, Cell, CellEnded, CellProgress, Row, run_grid
 from deepskip.studies.verdict import judge
 from deepskip.training.precision import choose_device, choose_precision
 from deepskip.training.recipe import Recipe, named
+from deepskip.training.rundir import environment
 
 DEPTHS = (8, 20, 32, 56, 110)
 SEEDS = 3
 RECIPE = "depth"
+STUDY, VERDICT = "study.json", "verdict.json"
 
 Kind = Literal["plain", "residual"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished study: its rows, its curves and what they say."""
+    """A finished study: its rows and what they say."""
 
     rows: list[Row]
     """One a cell, as in `results.jsonl`."""
-    curves: list[Row]
-    """One an epoch of a cell."""
     verdict: dict[str, Any]
     """As in `verdict.json`."""
 
@@ -67,8 +69,12 @@ class DepthStudy:
         self.depths = tuple(sorted(set(depths)))
         self.seeds = seeds
         self.recipe = recipe or named(RECIPE)
-        if self.out.exists() and not (self.out.is_dir() and self._is_study_folder()):
-            raise InputError(self.out, "a folder with other files in it", "a new folder, or this study's own")
+        steps = steps_per_epoch(len(data.train), self.recipe.batch)
+        self.epochs = min(self.recipe.epochs, -(-(self.recipe.max_steps or sys.maxsize) // steps))
+        if self.out.exists() and not (self.out.is_dir() and self._is_own()):
+            raise InputError(
+                self.out, "a folder with other files in it", "a new folder, or a depth study's own"
+            )
         chosen = choose_device(device)
         self.cells = [
             Cell(
@@ -79,7 +85,7 @@ class DepthStudy:
                 spec=spec,
                 recipe=self.recipe,
                 fingerprint=data.fingerprint,
-                device=chosen.type,
+                device=str(chosen),
                 precision=choose_precision(precision, chosen, data.preprocessing.size),
             )
             for depth in self.depths
@@ -89,15 +95,27 @@ class DepthStudy:
 
     def _specs(self, family: str, depth: int) -> Iterator[tuple[Kind, Spec]]:
         net = zoo.get(family, depth=depth, classes=len(self.data.classes), input=self.data.input)
+        if net.is_plain:
+            raise InputError("net", repr(family), "a residual family; its plain twin is trained beside it")
         yield "plain", net.plain()
         yield "residual", net
 
-    def _is_study_folder(self) -> bool:
-        names = {path.name for path in self.out.iterdir()}
-        return not names or bool(names & {"cells", "results.jsonl"})
+    def _is_own(self) -> bool:
+        if not (self.out / STUDY).is_file():
+            return not any(self.out.iterdir())
+        held = read_json(self.out / STUDY)
+        return isinstance(held, dict) and held.get("study") == "depth"
 
     def run(self, *, workers: int = 1, executor: Executor | None = None) -> Iterator[CellProgress | CellEnded]:
-        """Train what is missing, yielding what happens; `results.jsonl` is true after every cell."""
+        """Train what is missing, yielding what happens; `results.jsonl` is true after every cell.
+
+        A verdict and a report of other cells that the folder held are removed; their cells are kept.
+        """
+        plan = self._plan()
+        if (self.out / STUDY).is_file() and read_json(self.out / STUDY) != plan:
+            for name in (VERDICT, "report.html"):
+                (self.out / name).unlink(missing_ok=True)
+        write_json(self.out / STUDY, plan)
         rows: dict[str, Row] = {}
         for event in run_grid(self.cells, self.data, self.out, workers=workers, executor=executor):
             if isinstance(event, CellEnded):
@@ -105,17 +123,24 @@ class DepthStudy:
                 self._write(rows)
             yield event
 
+    def _plan(self) -> dict[str, Any]:
+        return {
+            "study": "depth",
+            "data": self.data.name,
+            "command": self.command,
+            "environment": environment(),
+            "cells": [cell.hash for cell in self.cells],
+        }
+
     def _write(self, rows: dict[str, Row]) -> None:
         ordered = [rows[cell.hash] for cell in self.cells if cell.hash in rows]
-        write_text(self.out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in ordered))
+        write_text(self.out / RESULTS, "".join(json.dumps(row) + "\n" for row in ordered))
 
     def result(self, rows: Sequence[Row]) -> Result:
         """Return the study's result from its rows, and write `verdict.json`."""
-        verdict = judge(
-            rows, data=self.data.name, command=self.command, epochs=self.recipe.epochs, seeds=self.seeds
-        )
-        write_json(self.out / "verdict.json", verdict)
-        return Result(list(rows), curves(self.cells, self.out), verdict)
+        verdict = judge(rows, data=self.data.name, command=self.command, epochs=self.epochs, seeds=self.seeds)
+        write_json(self.out / VERDICT, verdict)
+        return Result(list(rows), verdict)
 
 
 def run(

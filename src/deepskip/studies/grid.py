@@ -6,9 +6,12 @@ So a second run of a study does only what is missing, and an interrupted one goe
 from __future__ import annotations
 
 import concurrent.futures as futures
+import contextlib
 import functools
-import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ from deepskip.training.engine import EpochEnded, fit
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import METRICS, read_rows
 
-CELLS, ROW = "cells", "row.json"
+CELLS, ROW, RESULTS = "cells", "row.json", "results.jsonl"
 POLL = 0.5  # seconds between looks at what other processes have written
 
 Row = dict[str, Any]
@@ -83,8 +86,8 @@ def run_grid(
     """Train every cell that has no row yet, yielding what happens, cells in any order.
 
     In this process with one worker; in `workers` processes that share the cores otherwise; or on `executor`,
-    whose workers must see `folder`. Closing the iterator lets running cells save their state and stop. Raises
-    WorkError when a worker is lost: the rows that ended are kept.
+    whose workers must see `folder`. Ctrl-C, or closing the iterator, lets cells that run here or in processes
+    of ours save their state and stop. Raises WorkError when a worker is lost: the rows that ended are kept.
     """
     missing = []
     for cell in cells:
@@ -102,15 +105,6 @@ def run_grid(
     else:
         for cell in missing:
             yield from _run_here(cell, data, folder)
-
-
-def curves(cells: Sequence[Cell], folder: Path) -> list[Row]:
-    """Return every cell's metrics, one row an epoch, with the cell's `kind`, `depth` and `seed`."""
-    return [
-        {"kind": cell.kind, "depth": cell.depth, "seed": cell.seed, **row}
-        for cell in cells
-        for row in read_rows(folder / CELLS / cell.hash / METRICS)
-    ]
 
 
 def _run_here(cell: Cell, data: Dataset, folder: Path) -> Iterator[CellProgress | CellEnded]:
@@ -171,8 +165,31 @@ _stop: Any = None  # in a worker process of ours: the event that asks it to stop
 def _enter_worker(stop: Any, threads: int) -> None:
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent hears both signals and sets `stop`
     torch.set_num_threads(threads)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(
+            1
+        )  # it was killed: nobody waits for the rest, and the cell's state goes on from its last epoch
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let processes that are started in the block ignore Ctrl-C from their first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @functools.lru_cache(maxsize=1)
@@ -217,7 +234,8 @@ def _run_on(
     source, size = data.source, data.preprocessing.size
     # The deepest first: the last cell to start is then a short one, and no worker waits for long.
     order = sorted(cells, key=lambda cell: -cell.spec.layers)
-    waiting = {executor.submit(run_cell, cell, source, size, folder): cell for cell in order}
+    with _deaf_children():
+        waiting = {executor.submit(run_cell, cell, source, size, folder): cell for cell in order}
     seen = dict.fromkeys(cells, 0)
     try:
         while waiting:

@@ -91,6 +91,8 @@ def _pays(table: Sequence[Row]) -> Row | None:
 
 def _say_degradation(kind: str, lines: Sequence[Row], start: int | None) -> str:
     name, last = f"{kind.capitalize()} nets", lines[-1]
+    if len(lines) == 1 and last["train_error_mean"] is None:
+        return f"{name} diverge at {last['depth']} layers."
     if len(lines) == 1:
         return f"{name} have a training error of {_error(last, 'train')} at {last['depth']} layers."
     if start is None:
@@ -103,9 +105,14 @@ def _say_degradation(kind: str, lines: Sequence[Row], start: int | None) -> str:
     if not before:
         return f"{name} diverge from {start} layers on."
     best = min(before, key=lambda line: line["train_error_mean"])
+    tried = [line for line in lines if line["depth"] >= start and line["train_error_mean"] is not None]
+    if not tried:
+        at = f"{_error(best, 'train')} at {best['depth']}"
+        return f"{name} diverge from {start} layers on; training error is {at}."
+    worst = max(tried, key=lambda line: (line["train_error_mean"], line["depth"]))
     return (
         f"{name} degrade from {start} layers on: training error rises from {_error(best, 'train')} at "
-        f"{best['depth']} to {_error(last, 'train')} at {last['depth']}."
+        f"{best['depth']} to {_error(worst, 'train')} at {worst['depth']}."
     )
 
 

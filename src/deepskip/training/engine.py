@@ -7,7 +7,11 @@ bit for bit, of one that never stopped (same machine, same number of threads).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,9 +24,10 @@ from torch.nn import functional
 
 from deepskip.data.batches import normalise, steps_per_epoch, train_batches
 from deepskip.data.dataset import Dataset
+from deepskip.describe.ledger import count
 from deepskip.errors import DivergedError, InputError
 from deepskip.nets.network import Network
-from deepskip.scoring import score
+from deepskip.scoring import Score, score
 from deepskip.training.precision import autocast, choose_device, choose_precision
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import RunFolder
@@ -64,8 +69,7 @@ class EpochEnded:
     """Mean over the epoch's batches as they were trained on, in nats."""
     train_error: float
     """Likewise: images that were wrong when they were trained on."""
-    val_loss: float | None
-    """None where it was not finite."""
+    val_loss: float
     val_error: float
     learning_rate: float
     """Of the epoch's last step."""
@@ -119,9 +123,10 @@ def fit(
 ) -> Iterator[Event]:
     """Train `net` on `data` in place, yielding events; with `out`, keep a run folder there.
 
-    Closing the iterator stops the run at a step and, with `out`, leaves it resumable from there. Raises
-    InputError at once when net, data and folder do not go together, and DivergedError from the iterator when
-    the loss leaves the finite numbers; the folder then keeps the last good state.
+    Closing the iterator, or Ctrl-C, stops the run between two steps and, with `out`, leaves it resumable from
+    there. Raises InputError at once when net, data and folder do not go together, and DivergedError from the
+    iterator when the loss or a weight leaves the finite numbers; the folder then keeps the last good state that
+    was saved (one is at ends of epochs, at most every 20 seconds).
     """
     recipe = recipe or Recipe()
     run = _Run(net, data, recipe, seed, choose_device(device), precision, each_step)
@@ -141,18 +146,19 @@ class _Run:
         precision: str,
         each_step: bool,
     ) -> None:
-        _agree(net, data)
+        _agree(net, data, recipe)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.recipe, self.seed, self.device, self.each_step = data, recipe, seed, device, each_step
         self.precision = choose_precision(precision, device, min(net.spec.input[1:]))
         self.optimiser = make_optimiser(net, recipe)
         self.epoch_steps = steps_per_epoch(len(data.train), recipe.batch)
-        self.steps = min(recipe.epochs * self.epoch_steps, recipe.max_steps or math.inf)
+        self.steps = min(recipe.epochs * self.epoch_steps, recipe.max_steps or sys.maxsize)
         self.progress = _Progress(held=recipe.hold_lr is not None)
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
         self.saved_at = time.monotonic()
         self.last: EpochEnded | None = None
+        self.score: Score | None = None
 
     def claim(self, path: Path, *, resume: bool, provenance: dict[str, Any]) -> None:
         config = {
@@ -185,22 +191,26 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         epochs = math.ceil(self.steps / self.epoch_steps)
-        yield Started(self.progress.step, int(self.steps), epochs, self.device.type, self.precision)
+        yield Started(self.progress.step, self.steps, epochs, self.device.type, self.precision)
         try:
-            while self.progress.step < self.steps:
+            # An epoch whose last step is taken is not over before it is scored.
+            while self.progress.step < self.steps or self.progress.epoch_step:
                 yield from self._epoch()
-        except GeneratorExit:
-            # The caller closed the iterator, between two steps: the run can go on from exactly here.
+        except (GeneratorExit, KeyboardInterrupt):
+            # Both come between two steps: a closed iterator, and Ctrl-C, which a step defers to its end.
+            # The run can go on from exactly here.
             self._save()
             raise
+        finally:
+            if self.folder:
+                self.folder.release()
         assert self.last is not None
         yield Finished(self.progress.seconds, self.last.val_error, self.last.train_error)
 
     def _epoch(self) -> Iterator[Event]:
         p = self.progress
         self.net.train()
-        started = time.monotonic()
-        for images, labels in train_batches(
+        batches = train_batches(
             self.data.train,
             self.data.preprocessing,
             self.data.augment if self.recipe.augment == "auto" else self.recipe.augment,
@@ -208,22 +218,30 @@ class _Run:
             self.seed,
             p.epochs,
             start=p.epoch_step,
-        ):
-            loss = self._step(images, labels)
-            now = time.monotonic()
-            p.seconds, p.train_seconds = p.seconds + now - started, p.train_seconds + now - started
-            if self.each_step:
-                yield Stepped(p.step, int(self.steps), p.epochs + 1, loss, p.learning_rate)
+        )
+        while p.step < self.steps:
             started = time.monotonic()
-            if p.step >= self.steps:
+            batch = next(batches, None)
+            if batch is None:
                 break
-        yield self._end_epoch()
+            with deferred_interrupt():
+                loss = self._step(*batch)
+                elapsed = time.monotonic() - started
+                p.seconds, p.train_seconds = p.seconds + elapsed, p.train_seconds + elapsed
+            if self.each_step:
+                yield Stepped(p.step, self.steps, p.epochs + 1, loss, p.learning_rate)
+        started = time.monotonic()
+        found = score(self.net, self.data.val, self.data.preprocessing)
+        with deferred_interrupt():
+            p.seconds += time.monotonic() - started
+            ended = self._end_epoch(found)
+        yield ended
 
     def _rate(self) -> float:
         if self.progress.held and self.recipe.hold_lr is not None:
             return self.recipe.hold_lr
         held = self.progress.held_steps
-        return learning_rate(self.recipe, self.progress.step - held, int(self.steps) - held)
+        return learning_rate(self.recipe, self.progress.step - held, self.steps - held)
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
         p = self.progress
@@ -237,12 +255,7 @@ class _Run:
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
-            raise DivergedError(
-                f"step {p.step + 1} of {self.steps} (epoch {p.epochs + 1})",
-                f"a loss of {value}",
-                "a finite one; try a lower --lr, a longer --set warmup, or a shallower or residual net",
-                f"--lr {self.recipe.lr / 10:g}",
-            )
+            raise self._diverged(f"a loss of {value}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -252,16 +265,25 @@ class _Run:
         p.seen += len(labels)
         return value
 
-    def _end_epoch(self) -> EpochEnded:
+    def _diverged(self, got: str) -> DivergedError:
         p = self.progress
-        started = time.monotonic()
-        found = score(self.net, self.data.val, self.data.preprocessing)
-        p.seconds += time.monotonic() - started
+        return DivergedError(
+            f"step {p.step + 1} of {self.steps} (epoch {p.epochs + 1})",
+            got,
+            "finite numbers; try a lower --lr, a longer --set warmup, or a shallower or residual net",
+            f"--lr {self.recipe.lr / 10:g}",
+        )
+
+    def _end_epoch(self, found: Score) -> EpochEnded:
+        p = self.progress
+        if not math.isfinite(found.loss) or not all(t.isfinite().all() for t in self.net.state_dict().values()):
+            raise self._diverged("weights or a validation loss that are not finite")
+        self.score = found
         self.last = EpochEnded(
             epoch=p.epochs + 1,
             train_loss=p.loss_sum / p.seen,
             train_error=100 * p.wrong / p.seen,
-            val_loss=found.loss if math.isfinite(found.loss) else None,
+            val_loss=found.loss,
             val_error=found.error,
             learning_rate=p.learning_rate,
             images_per_second=p.seen / max(p.train_seconds, 1e-9),
@@ -284,10 +306,12 @@ class _Run:
             spec=self.net.spec,
             classes=self.data.classes,
             preprocessing=self.data.preprocessing,
-            provenance={**self.provenance, "step": self.progress.step, "steps": int(self.steps)},
+            provenance={**self.provenance, "step": self.progress.step, "steps": self.steps},
             metrics=asdict(self.last) if self.last else {},
         )
         self.folder.save_model(self.net, header)
+        if self.score:
+            self.folder.save_score(asdict(self.score))
         self.folder.save_state(
             {
                 "net": self.net.state_dict(),
@@ -296,6 +320,28 @@ class _Run:
             }
         )
         self.saved_at = time.monotonic()
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Hear Ctrl-C at the end of the block, not in its middle: a step is taken whole or not at all.
+
+    Does nothing outside the main thread, or where somebody else already handles the signal.
+    """
+    heard: list[int] = []
+    usual = signal.default_int_handler
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is usual]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, usual)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -315,8 +361,12 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def _agree(net: Network, data: Dataset) -> None:
+def _agree(net: Network, data: Dataset, recipe: Recipe) -> None:
     if tuple(net.spec.input) != tuple(data.input):
         raise InputError("net's input", net.spec.input, f"{tuple(data.input)}, as {data.name} has", data.input)
     if net.spec.classes != len(data.classes):
         raise InputError("net's classes", net.spec.classes, f"{len(data.classes)}, as {data.name} has")
+    smallest = min(line.outputs.height * line.outputs.width for line in count(net.spec).lines[:-1])
+    if min(recipe.batch, len(data.train)) * smallest == 1:
+        got = "1, and a last stage of 1×1 pixels"
+        raise InputError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)

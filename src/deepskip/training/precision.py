@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,8 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         device = None
-    if device is None or device.type not in available:
+    known = device is not None and device.type in available
+    if device is None or not known or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise InputError("--device", repr(wanted), choices(["auto", *available]), nearest(wanted, available))
     return device
 
@@ -47,8 +48,14 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def cpu_capabilities() -> dict[str, Any]:
+    """Return what PyTorch knows of the processor; nothing before the release that tells it."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
+
+
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = torch.cpu.get_capabilities()
+    flags = cpu_capabilities()
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))

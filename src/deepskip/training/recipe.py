@@ -84,10 +84,10 @@ RECIPES: dict[str, Recipe] = {
     # The default: one cycle, from scratch, on anything.
     "quick": Recipe(),
     # deepskip train cifar10 --net resnet56_cifar --recipe he2015_cifar
-    # He et al. 2015, §4.2: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000. The paper trains
-    # on 45,000 of the images and decays every parameter; Nesterov is not mentioned.
-    # ResNet-110 is held at 0.01 until its training error is below 80%. Where we differ from the paper: the mean
-    # that is subtracted is per channel, not per pixel.
+    # He et al. 2015, §4.2: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000. The paper decays
+    # every parameter and does not mention Nesterov; ResNet-110 is held at 0.01 until its training error is
+    # below 80% (add --set hold_lr=0.01). Where we differ: the paper subtracts a mean per pixel; we subtract
+    # one per channel and divide by the channel's standard deviation.
     "he2015_cifar": Recipe(
         epochs=164,
         max_steps=64_000,

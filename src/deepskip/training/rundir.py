@@ -7,16 +7,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from deepskip._version import __version__
 from deepskip.errors import InputError
-from deepskip.files import explained, read_json, replacing, write_json, write_text
+from deepskip.files import explained, read_json, replacing, sweep, write_json, write_text
 from deepskip.nets.network import Network
+from deepskip.training.precision import cpu_capabilities
 from deepskip.weights import store
 
 CONFIG, ENVIRONMENT, METRICS, STATE = "config.json", "environment.json", "metrics.jsonl", "state"
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, SCORE = "checkpoint.pt", "score.json"
 
 
 class RunFolder:
@@ -24,6 +26,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = filelock.FileLock(path / STATE / "lock")
 
     @classmethod
     def claim(cls, path: Path, config: dict[str, Any], *, resume: bool) -> RunFolder:
@@ -37,12 +40,30 @@ class RunFolder:
         folder = cls(path)
         if (path / CONFIG).exists():
             folder._agree(config, resume=resume)
-        elif path.is_dir() and any(path.iterdir()):
+            folder._hold()
+        elif path.is_dir() and {entry.name for entry in path.iterdir() if not _is_ours(entry)}:
             raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
         else:
-            write_json(path / CONFIG, config)
+            folder._hold()
             write_json(path / ENVIRONMENT, environment())
+            write_json(path / CONFIG, config)
+        sweep(path)
         return folder
+
+    def _hold(self) -> None:
+        """Keep other processes out of the folder. Raises InputError when one is in it."""
+        with explained(self.path):
+            (self.path / STATE).mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout as error:
+                raise InputError(
+                    self.path, "a folder that another process trains in", "a new folder"
+                ) from error
+
+    def release(self) -> None:
+        """Let other processes into the folder again."""
+        self._lock.release()
 
     def _agree(self, config: dict[str, Any], *, resume: bool) -> None:
         held = read_json(self.path / CONFIG)
@@ -82,6 +103,10 @@ class RunFolder:
         """Write what resuming needs."""
         with replacing(self.path / STATE / CHECKPOINT) as beside:
             torch.save(state, beside)
+
+    def save_score(self, score: dict[str, Any]) -> None:
+        """Write the last epoch's whole score, for the report."""
+        write_json(self.path / STATE / SCORE, score)
 
     def load_state(self) -> dict[str, Any] | None:
         """Return what `save_state` wrote, or None when there is none. Raises InputError when it is damaged."""
@@ -126,8 +151,12 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return str(name)
+    return str(cpu_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def _is_ours(entry: Path) -> bool:
+    """Return whether `entry` is what a run that was killed at its very beginning leaves."""
+    return entry.name in (STATE, ENVIRONMENT) or (entry.name.startswith(".") and entry.suffix == ".part")
 
 
 def _first_difference(there: object, here: object, key: str = "") -> tuple[str, str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,6 +39,15 @@ class Header(Value):
     """Where it comes from: data set and fingerprint, recipe, seed, command, versions."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     """What was measured when it was saved, errors in percent."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Header:
+        if len(self.classes) != self.spec.classes:
+            raise InputError("classes", f"{len(self.classes)} names", f"{self.spec.classes}, as the Spec says")
+        if self.preprocessing.channels != self.spec.input[0]:
+            got = f"{self.preprocessing.channels} channels"
+            raise InputError("preprocessing", got, f"{self.spec.input[0]}, as the Spec says")
+        return self
 
 
 def locate(path: Path | str) -> Path:
