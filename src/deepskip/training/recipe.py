@@ -80,10 +80,12 @@ class Recipe(Value):
 
 
 RECIPES: dict[str, Recipe] = {
-    # deepskip train cifar10 --net resnet20_cifar --recipe quick
-    # The default: one cycle, from scratch, on anything.
+    # deepskip train cifar10 --net resnet20_cifar --epochs 10
+    # The default: one cycle, from scratch, on anything. That command: about 7 minutes on two cores with bf16,
+    # 13.5% error on CIFAR-10 (one seed); 3 epochs on Fashion-MNIST: 9.4%.
     "quick": Recipe(),
     # deepskip train cifar10 --net resnet56_cifar --recipe he2015_cifar
+    # Not yet run to its end here; the paper's ResNet-56 has 6.97% (table 6), hours on a GPU.
     # He et al. 2015, §4.2: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000. The paper decays
     # every parameter and does not mention Nesterov; ResNet-110 is held at 0.01 until its training error is
     # below 80% (add --set hold_lr=0.01). Where we differ: the paper subtracts a mean per pixel; we subtract
@@ -107,7 +109,8 @@ RECIPES: dict[str, Recipe] = {
     # which the paper does for ResNet-110 alone; here every net gets the same treatment.
     "depth": Recipe(epochs=12, batch=120, lr=0.03, hold_lr=0.01),
     # deepskip train FOLDER --net resnet18 --recipe imagenette
-    # Photographs at 128 pixels, from scratch, in few epochs.
+    # Photographs at 128 pixels, from scratch, in few epochs. Imagenette: about 10 minutes on two cores with
+    # bf16, 23.7% error (one seed).
     "imagenette": Recipe(
         epochs=5,
         batch=64,
