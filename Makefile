@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## the main job on real data: plain and residual nets at seve
 	@$(BIN)/deepskip study depth digits
 
 test: $(INSTALLED) ## run the tests
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED) ## check style and types
 	@$(BIN)/ruff check .

@@ -12,7 +12,11 @@ import torch
 hypothesis.settings.register_profile(
     "deepskip", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("deepskip")
+# A mutant has to fail once; the smallest way in which it fails is nobody's concern.
+hypothesis.settings.register_profile(
+    "mutant", hypothesis.settings.get_profile("deepskip"), phases=[hypothesis.Phase.generate]
+)
+hypothesis.settings.load_profile(os.environ.get("DEEPSKIP_HYPOTHESIS", "deepskip"))
 
 
 @pytest.fixture(scope="session", autouse=True)
