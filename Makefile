@@ -35,7 +35,7 @@ format: $(INSTALLED) ## put the code into its style
 	@$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## measure; results go to results/
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 pictures: demo ## redraw the pictures of the README from the demo's study
 	@cp runs/study-depth-digits/figures/*.svg docs/pictures/

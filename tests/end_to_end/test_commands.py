@@ -16,6 +16,11 @@ import pytest
 
 from tests.end_to_end.command import Command
 
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have let us ignore it, and so our children
+
+
 QUICK = ("--set", "batch=240", "--set", "lr=0.05")
 
 
@@ -140,7 +145,7 @@ def _tensors(path: Path) -> dict[str, bytes]:
 def test_an_interrupted_study_goes_on(deepskip: Command) -> None:
     args = [sys.executable, "-m", "deepskip", "study", "depth", "digits", "--depths", "8,20"]
     args += ["--seeds", "1", "--epochs", "2", "--out", "s", "--workers", "2"]
-    child = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c)
     assert child.stderr is not None
     for line in child.stderr:
         if line.lstrip().startswith("1/4"):
@@ -151,6 +156,7 @@ def test_an_interrupted_study_goes_on(deepskip: Command) -> None:
     assert "Traceback" not in err
     done = len(Path("s/results.jsonl").read_text().splitlines())
     assert done >= 1
+    assert f"stopped after {done} of 4; the same command goes on" in err
     again = deepskip(*args[3:])
     assert again.code == 0
     assert again.err.count("done before") >= done
@@ -194,7 +200,9 @@ def test_ctrl_c_in_a_terminal_is_quiet_at_any_moment(after: float) -> None:
 
 def test_ctrl_c_leaves_a_usable_run_folder(deepskip: Command) -> None:
     args = ["train", "digits", "--net", "resnet20_cifar", "--epochs", "40", "--out", "run"]
-    child = subprocess.Popen([sys.executable, "-m", "deepskip", *args], stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "deepskip", *args], stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
+    )
     assert child.stderr is not None
     for line in child.stderr:
         if "training on" in line:
@@ -247,6 +255,15 @@ def test_module_and_version() -> None:
     run = subprocess.run([sys.executable, "-m", "deepskip", "--version"], capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stdout.strip().count(".") == 2
+
+
+def test_output_that_cannot_show_a_sign() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    args = [sys.executable, "-m", "deepskip", "describe", "resnet18"]
+    assert subprocess.run(args, capture_output=True, env=env).returncode == 0
+    assert (
+        subprocess.run(f"{sys.executable} -m deepskip nets >&-", shell=True, capture_output=True).stderr == b""
+    )
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -279,6 +279,16 @@ def test_net_and_data_must_agree(digits) -> None:
     assert not Path("run").exists()
 
 
+def test_lost_metrics_come_back_from_the_state(digits) -> None:
+    recipe = RECIPE.replace(epochs=2)
+    first = list(fit(_net(), digits, recipe, out="run"))
+    before = Path("run/metrics.jsonl").read_text()
+    Path("run/metrics.jsonl").write_text(before[:50])
+    again = list(fit(_net(), digits, recipe, out="run", resume=True))
+    assert again[-1].val_error == first[-1].val_error
+    assert Path("run/metrics.jsonl").read_text() == before
+
+
 def test_a_damaged_state_is_refused_without_running_it(digits) -> None:
     for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
         pass

@@ -65,7 +65,7 @@ class _Evil:
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncated", "empty", "text", "pickle", "foreign", "version", "tensor", "missing"]
+    "kind", ["truncated", "empty", "text", "pickle", "foreign", "version", "tensor", "missing", "nan"]
 )
 def test_what_is_no_model_is_refused(model: Path, kind: str) -> None:
     data = model.read_bytes()
@@ -86,6 +86,8 @@ def test_what_is_no_model_is_refused(model: Path, kind: str) -> None:
         save_file({"w": torch.zeros(2)}, model, metadata={"deepskip": json.dumps(own)})
     elif kind == "tensor":
         save_file({"stem.conv1.weight": torch.zeros(2)}, model, metadata=header["__metadata__"])
+    elif kind == "nan":
+        model.write_bytes(data[:-400] + b"\xff" * 400)
     elif kind == "missing":
         model.unlink()
     with pytest.raises(InputError) as caught:

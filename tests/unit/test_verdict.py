@@ -54,6 +54,8 @@ def test_a_rise_within_the_spread_is_no_degradation() -> None:
     assert found["plain"] == {"degrades_at": None}
     found = _judge(_rows("plain", {8: ((2.0, 1), (2.0, 1)), 20: ((2.9, 1), (2.9, 1))}))
     assert found["plain"] == {"degrades_at": None}  # less than a point
+    found = _judge(_rows("plain", {8: ((20, 1),), 20: ((29, 1),)}))
+    assert found["plain"] == {"degrades_at": None}  # one seed: chance has no measure
 
 
 def test_divergence_is_degradation() -> None:
@@ -68,7 +70,8 @@ def test_divergence_is_degradation() -> None:
 
 def test_the_worst_depth_is_named_not_the_deepest() -> None:
     found = _judge(_rows("plain", {8: ((0, 1),), 20: ((30, 1),), 56: ((0, 1),)}))
-    assert found["sentences"][0].endswith("training error rises from 0.0% at 8 to 30.0% at 20.")
+    wanted = "training error rises from 0.0% at 8 to 30.0% at 20. One seed: a hint, no proof."
+    assert found["sentences"][0].endswith(wanted)
 
 
 def test_nothing_trained() -> None:
@@ -80,3 +83,4 @@ def test_nothing_trained() -> None:
 def test_one_seed_has_no_spread() -> None:
     found = _judge(_rows("residual", {8: ((0, 2.0),), 20: ((0, 2.0),)}))
     assert found["pays"] == {"kind": "residual", "depth": 8, "val_error_mean": 2.0, "val_error_sd": None}
+    assert found["sentences"][-1].endswith("the best of all, and the shallowest.")

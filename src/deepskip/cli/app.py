@@ -45,6 +45,7 @@ study.command(depth)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     show.typed[:] = sys.argv[1:] if argv is None else argv
+    _prepare_streams()
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end politely: as by Ctrl-C
         app(
@@ -76,6 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "memory" if known else "deepskip itself"
         return _fail(f"{where}: got {type(error).__name__}: {text}; allowed: {allowed}", 1)
     return 0
+
+
+def _prepare_streams() -> None:
+    """Let a terminal that lacks a sign show a question mark, and a closed stream swallow what it is sent."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the program lives
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(line: str, code: int, *, prefix: str = "error: ") -> int:

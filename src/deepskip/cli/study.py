@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,13 +129,21 @@ def _run(study: DepthStudy, workers: int, output: Output) -> Result:
         f"{study.recipe.epochs} epochs on {study.data.name} ({len(study.data.train):,} images), "
         f"{workers} at a time, in {study.out}"
     )
-    with Board(cells, study.recipe.epochs, live=output.live) as board:
-        for event in study.run(workers=workers):
-            board.update(event)
-            if isinstance(event, CellEnded):
-                rows[event.cell.hash] = event.row
-                if not output.live:
-                    output.note(_ended_line(event, len(rows), len(cells)))
+    try:
+        # Closed at once when the loop is left: workers then stop before the message says so.
+        with (
+            Board(cells, study.epochs, live=output.live) as board,
+            contextlib.closing(study.run(workers=workers)) as events,
+        ):
+            for event in events:
+                board.update(event)
+                if isinstance(event, CellEnded):
+                    rows[event.cell.hash] = event.row
+                    if not output.live:
+                        output.note(_ended_line(event, len(rows), len(cells)))
+    except KeyboardInterrupt:
+        output.note(f"stopped after {len(rows)} of {len(cells)}; the same command goes on, in {study.out}")
+        raise
     return study.result([rows[cell.hash] for cell in cells])
 
 

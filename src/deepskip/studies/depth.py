@@ -20,7 +20,7 @@ from deepskip.describe import zoo
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
 from deepskip.files import read_json, write_json, write_text
-from deepskip.studies.grid import RESULTS, Cell, CellEnded, CellProgress, Row, run_grid
+from deepskip.studies.grid import RESULTS, Cell, CellEnded, Events, Row, run_grid
 from deepskip.studies.verdict import judge
 from deepskip.training.precision import choose_device, choose_precision
 from deepskip.training.recipe import Recipe, named
@@ -106,7 +106,7 @@ class DepthStudy:
         held = read_json(self.out / STUDY)
         return isinstance(held, dict) and held.get("study") == "depth"
 
-    def run(self, *, workers: int = 1, executor: Executor | None = None) -> Iterator[CellProgress | CellEnded]:
+    def run(self, *, workers: int = 1, executor: Executor | None = None) -> Events:
         """Train what is missing, yielding what happens; `results.jsonl` is true after every cell.
 
         A verdict and a report of other cells that the folder held are removed; their cells are kept.

@@ -12,7 +12,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ class CellEnded:
     cached: bool
 
 
+Events = Generator[CellProgress | CellEnded, None, None]
+
+
 def run_grid(
     cells: Sequence[Cell],
     data: Dataset,
@@ -82,7 +85,7 @@ def run_grid(
     *,
     workers: int = 1,
     executor: futures.Executor | None = None,
-) -> Iterator[CellProgress | CellEnded]:
+) -> Events:
     """Train every cell that has no row yet, yielding what happens, cells in any order.
 
     In this process with one worker; in `workers` processes that share the cores otherwise; or on `executor`,
@@ -107,7 +110,7 @@ def run_grid(
             yield from _run_here(cell, data, folder)
 
 
-def _run_here(cell: Cell, data: Dataset, folder: Path) -> Iterator[CellProgress | CellEnded]:
+def _run_here(cell: Cell, data: Dataset, folder: Path) -> Events:
     rows: list[Row] = []
     status = "ok"
     try:
@@ -214,9 +217,7 @@ def run_cell(cell: Cell, source: str, size: int | None, folder: Path) -> Row | N
     return _end(cell, folder, "ok")
 
 
-def _run_in_processes(
-    cells: Sequence[Cell], data: Dataset, folder: Path, workers: int
-) -> Iterator[CellProgress | CellEnded]:
+def _run_in_processes(cells: Sequence[Cell], data: Dataset, folder: Path, workers: int) -> Events:
     context = multiprocessing.get_context("spawn")  # a forked PyTorch deadlocks in its thread pool
     stop = context.Event()
     threads = max(1, torch.get_num_threads() // workers)
@@ -228,9 +229,7 @@ def _run_in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_on(
-    executor: futures.Executor, cells: Sequence[Cell], data: Dataset, folder: Path
-) -> Iterator[CellProgress | CellEnded]:
+def _run_on(executor: futures.Executor, cells: Sequence[Cell], data: Dataset, folder: Path) -> Events:
     source, size = data.source, data.preprocessing.size
     # The deepest first: the last cell to start is then a short one, and no worker waits for long.
     order = sorted(cells, key=lambda cell: -cell.spec.layers)

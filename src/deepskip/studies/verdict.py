@@ -10,6 +10,7 @@ from deepskip.studies.grid import Row
 
 KINDS = ("plain", "residual")
 MARGIN = 1.0  # points of training error below which a rise is not called degradation
+ONE_SEED = 10.0  # the same where no spread over seeds says what is chance
 
 
 def judge(rows: Sequence[Row], *, data: str, command: str, epochs: int, seeds: int) -> dict[str, Any]:
@@ -61,16 +62,17 @@ def _summarise(kind: str, depth: int, group: Sequence[Row]) -> Row:
 def _degrades_at(lines: Sequence[Row]) -> int | None:
     """Return the smallest depth whose training error is above the best of the shallower ones.
 
-    Above by more than one point and more than the two standard deviations together; a depth at which most
-    seeds diverged degrades too.
+    Above by more than one point and more than the two standard deviations together, or by more than ten points
+    where there is one seed and so no deviation; a depth at which most seeds diverged degrades too.
     """
     best: Row | None = None
     for line in lines:
         if 2 * line["diverged"] > line["n"]:
             return int(line["depth"])
         if best is not None:
-            spread = (line["train_error_sd"] or 0.0) + (best["train_error_sd"] or 0.0)
-            if line["train_error_mean"] - best["train_error_mean"] > max(MARGIN, spread):
+            sds = (line["train_error_sd"], best["train_error_sd"])
+            margin = ONE_SEED if None in sds else max(MARGIN, sum(sds))
+            if line["train_error_mean"] - best["train_error_mean"] > margin:
                 return int(line["depth"])
         if best is None or line["train_error_mean"] < best["train_error_mean"]:
             best = line
@@ -98,8 +100,8 @@ def _say_degradation(kind: str, lines: Sequence[Row], start: int | None) -> str:
     if start is None:
         worst = max(lines, key=lambda line: (line["train_error_mean"], line["depth"]))
         return (
-            f"{name} do not degrade up to {last['depth']} layers: their training error is "
-            f"{_error(worst, 'train')} at most (at {worst['depth']})."
+            f"{name} do not degrade up to {last['depth']} layers: training error is at most "
+            f"{_error(worst, 'train')} (at {worst['depth']}).{_hint(lines)}"
         )
     before = [line for line in lines if line["depth"] < start]
     if not before:
@@ -112,8 +114,12 @@ def _say_degradation(kind: str, lines: Sequence[Row], start: int | None) -> str:
     worst = max(tried, key=lambda line: (line["train_error_mean"], line["depth"]))
     return (
         f"{name} degrade from {start} layers on: training error rises from {_error(best, 'train')} at "
-        f"{best['depth']} to {_error(worst, 'train')} at {worst['depth']}."
+        f"{best['depth']} to {_error(worst, 'train')} at {worst['depth']}.{_hint(lines)}"
     )
+
+
+def _hint(lines: Sequence[Row]) -> str:
+    return " One seed: a hint, no proof." if max(line["n"] for line in lines) == 1 else ""
 
 
 def _say_pays(pays: Row | None, table: Sequence[Row], data: str) -> str:
@@ -124,6 +130,10 @@ def _say_pays(pays: Row | None, table: Sequence[Row], data: str) -> str:
     n = pays["n"] - pays["diverged"]
     error = f"validation error {_error(pays, 'val')}, n = {n}"
     found = f"On {data} {pays['depth']} layers pay ({pays['kind']}, {error})"
+    if pays is best and pays["depth"] == min(line["depth"] for line in trained):
+        return f"{found}: the best of all, and the shallowest."
+    if pays is best and pays["val_error_sd"] is None:
+        return f"{found}: the best of all; one seed has no spread to weigh shallower ones by."
     if pays is best:
         return f"{found}: the best of all, and nothing shallower is within one standard deviation of it."
     return (

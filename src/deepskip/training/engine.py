@@ -157,6 +157,7 @@ class _Run:
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
         self.saved_at = time.monotonic()
+        self.rows: list[dict[str, Any]] = []  # one for each epoch that ended, as in metrics.jsonl
         self.last: EpochEnded | None = None
         self.score: Score | None = None
 
@@ -185,9 +186,10 @@ class _Run:
             self.net.load_state_dict(state["net"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.progress = _Progress(**state["progress"])
-        self.folder.cut_metrics(self.progress.epochs)
-        rows = self.folder.metrics()
-        self.last = EpochEnded(**rows[-1]) if rows else None
+            self.rows = state["rows"]
+        # What came after the state is measured again, and what was lost of the file is in the state.
+        self.folder.write_metrics(self.rows)
+        self.last = EpochEnded(**self.rows[-1]) if self.rows else None
 
     def events(self) -> Iterator[Event]:
         epochs = math.ceil(self.steps / self.epoch_steps)
@@ -293,8 +295,9 @@ class _Run:
             p.held = False
         p.epochs += 1
         p.epoch_step, p.loss_sum, p.wrong, p.seen, p.train_seconds = 0, 0.0, 0, 0, 0.0
+        self.rows.append(asdict(self.last))
         if self.folder:
-            self.folder.add_metrics(asdict(self.last))
+            self.folder.add_metrics(self.rows[-1])
             if p.step >= self.steps or time.monotonic() - self.saved_at > SAVE_EVERY:
                 self._save()
         return self.last
@@ -317,6 +320,7 @@ class _Run:
                 "net": self.net.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "progress": asdict(self.progress),
+                "rows": self.rows,
             }
         )
         self.saved_at = time.monotonic()
@@ -363,9 +367,13 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 def _agree(net: Network, data: Dataset, recipe: Recipe) -> None:
     if tuple(net.spec.input) != tuple(data.input):
-        raise InputError("net's input", net.spec.input, f"{tuple(data.input)}, as {data.name} has", data.input)
+        allowed = f"{tuple(data.input)}, as {data.name} has"
+        raise InputError("net's input", net.spec.input, allowed, f"spec.replace(input={tuple(data.input)})")
     if net.spec.classes != len(data.classes):
-        raise InputError("net's classes", net.spec.classes, f"{len(data.classes)}, as {data.name} has")
+        allowed = f"{len(data.classes)}, as {data.name} has"
+        raise InputError(
+            "net's classes", net.spec.classes, allowed, f"spec.replace(classes={len(data.classes)})"
+        )
     smallest = min(line.outputs.height * line.outputs.width for line in count(net.spec).lines[:-1])
     if min(recipe.batch, len(data.train)) * smallest == 1:
         got = "1, and a last stage of 1×1 pixels"

@@ -86,13 +86,8 @@ class RunFolder:
         with explained(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows so far, in order; a last line that was cut short is left out."""
-        return read_rows(self.path / METRICS)
-
-    def cut_metrics(self, epochs: int) -> None:
-        """Keep the first `epochs` rows: what came after the state that is resumed from is measured again."""
-        rows = [row for row in self.metrics() if row["epoch"] <= epochs]
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Let the file have these rows and no others."""
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_model(self, net: Network, header: store.Header) -> None:
@@ -118,7 +113,9 @@ class RunFolder:
         except Exception as error:
             # torch.load has no error of its own: a damaged file raises whatever its reader met.
             raise InputError(
-                path, f"a damaged state ({type(error).__name__})", "a state this program wrote"
+                path,
+                f"a damaged state ({type(error).__name__})",
+                "a whole one; without state/ the run begins anew",
             ) from error
         return state
 

@@ -117,6 +117,11 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Netwo
 def _check(file: Path, net: Network, tensors: dict[str, Tensor]) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"{file}: {name}", "values that are not finite", "a whole model; this one is damaged"
+            )
     for name in (*wanted, *found):
         if wanted.get(name) != found.get(name):
             got, allowed = found.get(name, "no such tensor"), wanted.get(name, "no such tensor")
