@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from deepskip.model import load as load
     from deepskip.nets.builder import build as build
     from deepskip.nets.network import Network as Network
-    from deepskip.publish import publish as publish
+    from deepskip.pages import publish as publish
     from deepskip.scoring import Score as Score
     from deepskip.scoring import score as score
     from deepskip.training.engine import fit as fit
@@ -61,7 +61,7 @@ _HOMES = {
     "count": "deepskip.describe.ledger",
     "fit": "deepskip.training.engine",
     "load": "deepskip.model",
-    "publish": "deepskip.publish",
+    "publish": "deepskip.pages",
     "score": "deepskip.scoring",
 }
 _MODULES = {

@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "studies": ("grid", "verdict", "depth"),
     "figures": ("rows", "colour", "style", "labels", "curves", "depth", "confusion"),
     "reports": ("words", "inline", "page", "depth", "run"),
-    "publish": (),
+    "pages": (),
     "cli": ("show", "nets", "train", "use", "board", "study", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
@@ -170,6 +170,12 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--recipe" in done.stdout
+
+
+def test_no_public_function_has_a_modules_name() -> None:
+    """Importing the module would put it in the function's place."""
+    modules = {path.stem for path in ROOT.iterdir()}
+    assert not modules & set(deepskip._HOMES)
 
 
 def test_public_names_are_frozen() -> None:

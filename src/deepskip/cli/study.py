@@ -76,7 +76,7 @@ def depth(
         `auto`, `float32` or `bf16`.
     """
     from deepskip.data import sources
-    from deepskip.publish import publish
+    from deepskip.pages import publish
     from deepskip.studies.depth import DepthStudy
 
     wanted = _parse_depths(depths)

@@ -177,7 +177,7 @@ def _epoch_line(event: EpochEnded, epochs: int) -> str:
 
 
 def _conclude(net: Network, data: Dataset, folder: Path, output: Output) -> dict[str, Any]:
-    from deepskip.publish import publish
+    from deepskip.pages import publish
     from deepskip.training.rundir import METRICS, read_rows
 
     report = publish(folder)
