@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deepskip import figures as figures
     from deepskip import reports as reports
     from deepskip import studies as studies
+    from deepskip import weights as weights
     from deepskip._version import __version__ as __version__
     from deepskip.describe import zoo as zoo
     from deepskip.describe.ledger import Ledger as Ledger
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from deepskip.describe.preprocessing import Preprocessing as Preprocessing
     from deepskip.describe.spec import Block as Block
     from deepskip.describe.spec import Conv as Conv
+    from deepskip.describe.spec import Junction as Junction
     from deepskip.describe.spec import Spec as Spec
     from deepskip.describe.spec import Stage as Stage
     from deepskip.describe.spec import Stem as Stem
@@ -45,6 +47,7 @@ _HOMES = {
     "DeepskipError": "deepskip.errors",
     "DivergedError": "deepskip.errors",
     "InputError": "deepskip.errors",
+    "Junction": "deepskip.describe.spec",
     "Ledger": "deepskip.describe.ledger",
     "Model": "deepskip.model",
     "Network": "deepskip.nets.network",
@@ -69,6 +72,7 @@ _MODULES = {
     "figures": "deepskip.figures",
     "reports": "deepskip.reports",
     "studies": "deepskip.studies",
+    "weights": "deepskip.weights",
     "zoo": "deepskip.describe.zoo",
 }
 __all__ = sorted([*_HOMES, *_MODULES])  # noqa: PLE0605 - one list of names, not two

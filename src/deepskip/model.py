@@ -18,6 +18,7 @@ from deepskip.data.dataset import Dataset
 from deepskip.data.decode import SUFFIXES, preprocess_file
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices
+from deepskip.hub import addresses
 from deepskip.nets.network import Network
 from deepskip.scoring import BATCH, Score, score
 from deepskip.weights import store
@@ -131,8 +132,16 @@ class Model:
 
 
 def load(path: Path | str, *, device: torch.device | str = "cpu") -> Model:
-    """Return the model in a run folder or a `model.safetensors`. Raises InputError when there is none."""
-    net, header = store.load(path, device=device)
+    """Return the model in a run folder or a `model.safetensors`, or at an address.
+
+    Addresses: `torchvision://resnet50`, `hf://timm/resnet18.a1_in1k`; they are downloaded once, and checked.
+    Raises InputError when there is none, WorkError, naming the URL, when there is no network.
+    """
+    if addresses.is_address(path):
+        made = addresses.load(path)
+        net, header = made.net.to(device), made.header
+    else:
+        net, header = store.load(path, device=device)
     return Model(net.to(memory_format=torch.channels_last), header)  # type: ignore[call-overload]
 
 

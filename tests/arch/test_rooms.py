@@ -23,9 +23,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "files": (),
     "seeds": (),
-    "describe": ("value", "preprocessing", "spec", "zoo", "ledger"),
+    "describe": ("value", "preprocessing", "spec", "families", "zoo", "ledger"),
     "nets": ("parts", "block", "network", "initial", "builder"),
-    "weights": ("store",),
+    "weights": (
+        "store",
+        "adapters.layers",
+        "adapters.rules",
+        "adapters.classic",
+        "adapters.torchvision",
+        "adapters.timm",
+        "adapters.transformers",
+        "adapters.cifar",
+        "adapters.translate",
+        "foreign",
+    ),
     "data": (
         "dataset",
         "decode",
@@ -41,14 +52,30 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "augment",
         "batches",
     ),
+    "hub": ("known", "published", "architectures", "importing", "download", "huggingface", "addresses"),
     "scoring": (),
     "model": (),
     "training": ("recipe", "schedule", "precision", "rundir", "engine"),
     "studies": ("grid", "verdict", "depth"),
-    "figures": ("rows", "colour", "style", "labels", "curves", "depth", "confusion"),
+    "figures": (
+        "rows",
+        "colour",
+        "style",
+        "labels",
+        "curves",
+        "depth",
+        "confusion",
+        "diagram",
+        "anatomy",
+        "blocks",
+        "twin",
+        "whole",
+        "paths",
+        "drawings",
+    ),
     "reports": ("words", "inline", "page", "depth", "run"),
     "pages": (),
-    "cli": ("show", "nets", "train", "use", "board", "study", "app"),
+    "cli": ("show", "nets", "train", "use", "weights", "board", "study", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
 LAZY = ("cli", "__init__", "__main__")  # torch only inside functions
@@ -60,6 +87,7 @@ PUBLIC = [
     "DeepskipError",
     "DivergedError",
     "InputError",
+    "Junction",
     "Ledger",
     "Model",
     "Network",
@@ -82,6 +110,7 @@ PUBLIC = [
     "reports",
     "score",
     "studies",
+    "weights",
     "zoo",
 ]
 
@@ -223,6 +252,12 @@ def test_every_recipe_field_and_named_recipe_is_documented() -> None:
     text = (DOCS / "docs" / "recipes.md").read_text(encoding="utf-8")
     for name in (*Recipe.model_fields, *RECIPES):
         assert f"`{name}`" in text, name
+
+
+def test_the_zoo_is_as_published_and_its_table_is_new() -> None:
+    script = DOCS / "docs" / "zoo_table.py"
+    run = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_every_decision_is_numbered_in_order() -> None:

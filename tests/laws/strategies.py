@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from deepskip.describe.spec import Block, Conv, Spec, Stage, Stem
+from deepskip.describe.spec import Block, Conv, Junction, Spec, Stage, Stem
 
 
 @st.composite
@@ -29,6 +29,23 @@ def convs(draw: st.DrawFn, in_channels: int, least: int) -> tuple[Conv, ...]:
 
 
 @st.composite
+def junctions(draw: st.DrawFn) -> Junction:
+    """Draw any junction; most are plain sums."""
+    numbers = st.sampled_from((0.0, 0.5, 1.0))
+    return draw(
+        st.one_of(
+            st.just(Junction()),
+            st.just(Junction()),
+            st.builds(Junction, kind=st.just("scaled"), shortcut_scale=numbers, branch_scale=numbers),
+            st.builds(Junction, kind=st.just("learned"), branch_scale=numbers),
+            st.builds(Junction, kind=st.just("exclusive_gate"), gate_bias=st.sampled_from((0.0, -6.0))),
+            st.builds(Junction, kind=st.just("shortcut_gate"), gate_bias=st.sampled_from((0.0, -6.0))),
+            st.builds(Junction, kind=st.just("dropout"), rate=st.sampled_from((0.2, 0.5))),
+        )
+    )
+
+
+@st.composite
 def specs(draw: st.DrawFn, **fixed: object) -> Spec:
     """Draw a valid Spec; fields in `fixed` are given."""
     shortcut = fixed.pop("shortcut", None) or draw(st.sampled_from(("A", "B", "C", "none")))
@@ -46,6 +63,8 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
             channels = branch[-1].channels
             blocks.append(Block(id=f"b{j + 1}", convs=branch))
         stages.append(Stage(id=f"s{i + 1}", blocks=tuple(blocks)))
+    norm = draw(st.sampled_from(("batch", "batch", "group", "layer", "none", "fixup")))
+    least = min(block.channels for stage in stages for block in stage.blocks)
     fields: dict[str, object] = {
         "base": draw(st.sampled_from(("resnet_any", "some_net"))),
         "input": shape,
@@ -53,8 +72,17 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
         "stem": stem,
         "stages": tuple(stages),
         "shortcut": shortcut,
-        "order": draw(st.sampled_from(("post", "pre"))),
-        "initial": draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
+        "order": draw(
+            st.sampled_from(("post", "post", "pre", "pre", "norm_after", "relu_before", "relu_only"))
+        ),
+        "norm": norm,
+        "norm_groups": draw(st.sampled_from((2, 32))),
+        "initial": "fixup" if norm == "fixup" else draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
+        "junction": draw(junctions()),
+        "projection": draw(st.sampled_from(("conv", "pool"))),
+        "squeeze": draw(st.sampled_from((None, None, 1, 2))) if least > 1 else None,
+        "survival": draw(st.sampled_from((1.0, 1.0, 0.5))),
+        "zero_last": draw(st.booleans()),
     }
     return Spec(**{**fields, **fixed})
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepskip.describe import ledger, zoo
-from deepskip.describe.spec import Spec
+from deepskip.describe.spec import Junction, Spec
 from deepskip.nets.builder import build
 from tests.laws.strategies import specs
 
@@ -22,12 +22,17 @@ def test_parameters_layers_and_multiplications(spec: Spec) -> None:
     cost, net = ledger.count(spec), build(spec).eval()
     assert cost.params == sum(p.numel() for p in net.parameters())
     main = [
-        m for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and ".shortcut" not in name
+        module
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+        and not {"shortcut", "junction", "squeeze"} & set(name.split("."))
     ]
     assert cost.layers == len(main) == spec.layers
     with FlopCounterMode(display=False) as flops:
-        net(torch.zeros(1, *spec.input))
-    assert cost.macs * 2 == flops.get_total_flops()  # it counts a multiplication and an addition
+        net(torch.zeros(2, *spec.input))
+    assert (
+        cost.macs * 2 * 2 == flops.get_total_flops()
+    )  # two images; it counts a multiplication and an addition
 
 
 @given(specs())
@@ -67,7 +72,15 @@ def test_activation_bytes_are_what_autograd_keeps(spec: Spec) -> None:
 @settings(max_examples=30)
 @given(specs())
 def test_receptive_field_is_what_gradients_reach(spec: Spec) -> None:
-    wide = spec.replace(input=(spec.input[0], 1, 4001))
+    # Group statistics and gates of the whole image would reach everywhere.
+    pure = {
+        "norm": "batch",
+        "initial": "he_fan_out",
+        "squeeze": None,
+        "junction": Junction(),
+        "zero_last": False,
+    }
+    wide = spec.replace(input=(spec.input[0], 1, 4001), **pure)
     reach = ledger.count(wide).receptive_field
     if reach > 1500:
         return

@@ -65,6 +65,27 @@ def test_closed_at_a_step_and_resumed(digits, whole, stop_at: int) -> None:
 
 
 @pytest.mark.parametrize("max_steps", [3, 4])
+def test_what_a_net_draws_is_drawn_again(digits) -> None:
+    """Stochastic depth and dropout draw numbers in training; the global generator is left alone."""
+    spec = ds.zoo.get("resnet_cifar", depth=14, input=(1, 8, 8))
+    spec = spec.replace(survival=0.5, junction=ds.Junction(kind="dropout"))
+    whole, net = ds.build(spec), ds.build(spec)
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    for _ in fit(whole, digits, RECIPE):
+        pass
+    assert torch.equal(before, torch.random.get_rng_state())
+    events = fit(ds.build(spec), digits, RECIPE, out="run", each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 8:
+            break
+    events.close()
+    torch.manual_seed(8)
+    for _ in fit(net, digits, RECIPE, out="run", resume=True):
+        pass
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
+
+
 def test_stopped_after_the_last_step_and_resumed(digits, max_steps: int) -> None:
     """The last epoch is scored although no step is left, and no step is taken beyond the last."""
     recipe = RECIPE.replace(max_steps=max_steps)

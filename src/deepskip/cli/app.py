@@ -16,6 +16,7 @@ from deepskip.cli.nets import describe, nets
 from deepskip.cli.study import depth
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
+from deepskip.cli.weights import import_
 from deepskip.errors import DeepskipError, choices, nearest
 
 INTERRUPTED = 130
@@ -38,6 +39,7 @@ app.command(describe, sort_key=2)
 app.command(train, sort_key=3)
 app.command(evaluate, sort_key=4)
 app.command(predict, sort_key=5)
+app.command(import_, name="import", sort_key=6)
 app.command(study)
 study.command(depth)
 

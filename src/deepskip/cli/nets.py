@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,15 +74,18 @@ def describe(
     depth: Whole | None = None,
     plain: bool = False,
     batch: Whole = 128,
+    draw: Path | None = None,
+    view: str | None = None,
     output: Output = Output(),
 ) -> None:
-    """Show a network's blocks as a table, with its totals and its memory at a batch size.
+    """Show a network's blocks as a table, with its totals and its memory at a batch size; draw it if asked.
 
     Examples:
 
     - `deepskip describe resnet56_cifar`
     - `deepskip describe resnet --depth 34 --plain`
     - `deepskip describe runs/r56`
+    - `deepskip describe resnet34 --draw resnet34.svg --view twin`
 
     Parameters
     ----------
@@ -93,6 +97,10 @@ def describe(
         Describe the plain twin.
     batch
         Images a step, for the memory that training needs.
+    draw
+        Draw the network into this file, an .svg or a .png.
+    view
+        What to draw: `net` (the default), `twin`, `skip`, `identity`, `convolution` or `paths`.
     """
     from deepskip.describe import ledger
 
@@ -101,6 +109,7 @@ def describe(
     cost = ledger.count(spec)
     if batch < 1:
         raise InputError("--batch", batch, "a whole number from 1", 1)
+    drawn = _draw(spec, draw, view, _command(net, depth, plain))
     memory = cost.activation_bytes(batch)
     if output.json:
         return output.result(
@@ -115,6 +124,7 @@ def describe(
                 "receptive_field": cost.receptive_field,
                 "activation_bytes": memory,
                 "batch": batch,
+                **({"drawing": str(drawn)} if drawn else {}),
             }
         )
     output.say(f"{spec}\n")
@@ -125,7 +135,34 @@ def describe(
         f"training at batch {batch}: {size(memory)} of float32 activations, "
         f"{size(12 * cost.params)} of weights, gradients and momentum"
     )
+    if drawn:
+        output.say(f"drawn: {drawn}")
     return None
+
+
+def _draw(spec: Spec, path: Path | None, view: str | None, command: str) -> Path | None:
+    if path is None:
+        if view is not None:
+            raise InputError("--view", f"{view} without --draw", "--draw FILE.svg --view VIEW")
+        return None
+    from deepskip.figures.drawings import draw
+    from deepskip.figures.style import suffix_of, write
+
+    suffix_of(path)
+    view = view or "net"
+    return write(draw(spec, view), path, f"{command} --draw {shlex.quote(path.name)} --view {view}")
+
+
+def _command(net: str, depth: int | None, plain: bool) -> str:
+    """Return the command that describes this network, for the drawing's metadata."""
+    words = [
+        "deepskip",
+        "describe",
+        net,
+        *(("--depth", str(depth)) if depth else ()),
+        *(("--plain",) if plain else ()),
+    ]
+    return shlex.join(words)
 
 
 def _spec(net: str, depth: int | None) -> Spec:

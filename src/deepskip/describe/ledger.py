@@ -5,12 +5,10 @@ Nothing is built; a law in the tests holds every figure equal to the built netwo
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deepskip.describe.spec import Conv, Shape, Site, Spec
+from deepskip.describe.spec import ARRANGEMENTS, Conv, Shape, Site, Spec, norm_groups
 
 
 @dataclass(frozen=True)
@@ -77,86 +75,191 @@ class Ledger:
 
 def count(spec: Spec) -> Ledger:
     """Return what `spec` costs. Nothing is built."""
+    walk = _Walk(spec)
     sites = list(spec.sites())
-    lines = (_stem(spec), *(_block(spec, site) for site in sites), _head(spec, sites[-1].outputs))
-    return Ledger(lines, _receptive_field(spec), len(sites), not spec.is_plain)
+    lines = [walk.stem()]
+    lines += [walk.block(site) for site in sites]
+    lines.append(walk.head())
+    return Ledger(tuple(lines), _receptive_field(spec), len(sites), not spec.is_plain)
 
 
-def _conv_params(channels: int, conv: Conv) -> int:
-    return channels // conv.groups * conv.kernel**2 * conv.channels
+class _Tensor:
+    """A value on the way through the network; `kept` once something needs it for the backward pass."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.kept = False
 
 
-def _norm_params(channels: int) -> int:
-    return 2 * channels
+class _Walk:
+    """Goes through the network layer by layer, without numbers, and adds up what each costs.
 
+    What PyTorch keeps for the backward pass: a convolution, a normaliser, a pooling and the linear layer keep
+    their input; a ReLU and a sigmoid their output; a product both factors. A sum, a shift and a slice keep
+    nothing. A tensor that several keep is there once.
+    """
 
-def _chain(shape: Shape, convs: Sequence[Conv]) -> list[Shape]:
-    shapes = [shape]
-    for conv in convs:
-        shapes.append(shapes[-1].shrink(conv.channels, conv.stride))
-    return shapes
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.x = _Tensor(Shape(*spec.input))
+        self._begin()
 
+    def _begin(self) -> None:
+        self.layers = self.params = self.macs = self.floats = self.indices = 0
 
-def _convs_cost(shapes: Sequence[Shape], convs: Sequence[Conv]) -> tuple[int, int]:
-    params = macs = 0
-    for (before, after), conv in zip(itertools.pairwise(shapes), convs, strict=True):
-        weights = _conv_params(before.channels, conv)
-        params += weights
-        macs += weights * after.height * after.width
-    return params, macs
+    def _line(self, name: str, inputs: Shape, outputs: Shape) -> Line:
+        line = Line(name, inputs, outputs, self.layers, self.params, self.macs, self.floats, self.indices)
+        self._begin()
+        return line
 
+    def _keep(self, x: _Tensor) -> None:
+        if not x.kept:
+            x.kept = True
+            self.floats += x.shape.values
 
-def _stem(spec: Spec) -> Line:
-    convs, shapes = spec.stem.convs, spec.stem_shapes()
-    after = shapes[1 : len(convs) + 1]
-    params, macs = _convs_cost(shapes[: len(convs) + 1], convs)
-    normed = after if spec.order == "post" else after[:-1]  # a "pre" net's last norm-ReLU is its first block's
-    params += sum(_norm_params(shape.channels) for shape in normed)
-    # Kept: the image; each convolution's output (its normaliser's input) and each ReLU's output. A pool keeps
-    # its indices, and its output is the first block's input.
-    floats = shapes[0].values + sum(shape.values for shape in after) + sum(shape.values for shape in normed)
-    pooled = shapes[-1] if spec.stem.pool else None
-    floats += pooled.values if pooled else 0
-    indices = pooled.values if pooled else 0
-    return Line("stem", shapes[0], shapes[-1], len(convs), params, macs, floats, indices)
+    # --- layers ---
 
+    def conv(self, x: _Tensor, conv: Conv, *, bias: bool = False) -> _Tensor:
+        self._keep(x)
+        out = _Tensor(x.shape.shrink(conv.channels, conv.stride))
+        weights = x.shape.channels // conv.groups * conv.kernel**2 * conv.channels
+        self.params += weights + (conv.channels if bias else 0)
+        self.macs += weights * out.shape.height * out.shape.width
+        return out
 
-def _block(spec: Spec, site: Site) -> Line:
-    convs = site.block.convs
-    shapes = _chain(site.inputs, convs)
-    params, macs = _convs_cost(shapes, convs)
-    # A normaliser follows each convolution ("post") or precedes it ("pre"; the first may be shared, `before`).
-    normed = shapes[1:] if spec.order == "post" else shapes[:-1]
-    params += sum(_norm_params(shape.channels) for shape in normed)
-    # Kept, beside the block's input: "post", every convolution's output and every ReLU's, the last of which
-    # is the block's output; "pre", every ReLU's output, the convolutions' between, and the sum.
-    inner, out = sum(shape.values for shape in shapes[1:-1]), shapes[-1].values
-    floats = 2 * inner + 2 * out if spec.order == "post" else shapes[0].values + 2 * inner + out
-    if site.shortcut == "projection":
-        weights = site.inputs.channels * site.outputs.channels
-        params += weights
-        macs += weights * site.outputs.height * site.outputs.width
-        if spec.order == "post":
-            params += _norm_params(site.outputs.channels)
-            floats += site.outputs.values
-    return Line(site.name, site.inputs, site.outputs, len(convs), params, macs, floats)
+    def norm(self, x: _Tensor) -> _Tensor:
+        if self.spec.norm in ("none", "fixup"):
+            return x
+        self._keep(x)
+        self.params += 2 * x.shape.channels
+        if self.spec.norm != "batch":  # a mean and a deviation for each image and group
+            self.floats += 2 * norm_groups(self.spec, x.shape.channels)
+        return _Tensor(x.shape)
 
+    def relu(self, x: _Tensor) -> _Tensor:
+        out = _Tensor(x.shape)
+        self._keep(out)
+        return out
 
-def _head(spec: Spec, shape: Shape) -> Line:
-    weights = shape.channels * spec.classes
-    params, floats = weights + spec.classes, shape.channels
-    if spec.order == "pre":
-        params += _norm_params(shape.channels)
-        floats += shape.values
-    return Line("head", shape, Shape(spec.classes, 1, 1), 1, params, weights, floats)
+    def scalar(self, x: _Tensor, *, scales: bool = False) -> _Tensor:
+        self.params += 1
+        if scales:
+            self._keep(x)
+        return _Tensor(x.shape)
+
+    def run(self, x: _Tensor, conv: Conv, order: str, *, before: bool = False, last: bool = False) -> _Tensor:
+        """Follow `order` ("c" the convolution, "n" its normaliser, "r" a ReLU) with Fixup's scalars."""
+        fixup = self.spec.norm == "fixup"
+        for sign in order:
+            if sign == "c":
+                self.layers += 1
+                x = self.scalar(x) if fixup and before else x
+                x = self.conv(x, conv, bias=self.spec.norm == "none")
+                x = self.scalar(x, scales=True) if fixup and last else x
+                x = self.scalar(x) if fixup else x
+            else:
+                x = self.norm(x) if sign == "n" else self.relu(x)
+        return x
+
+    def tail(self, x: _Tensor, order: str) -> _Tensor:
+        for sign in order:
+            x = self.norm(x) if sign == "n" else self.relu(x)
+        return x
+
+    # --- parts ---
+
+    def stem(self) -> Line:
+        spec, inputs = self.spec, self.x.shape
+        for conv in spec.stem.convs[:-1]:
+            self.x = self.run(self.x, conv, "cnr")
+        self.x = self.run(self.x, spec.stem.convs[-1], f"c{ARRANGEMENTS[spec.order].stem}")
+        if spec.stem.pool:
+            self._keep(self.x)
+            self.x = _Tensor(self.x.shape.shrink(self.x.shape.channels, 2))
+            self.indices += self.x.shape.values
+        return self._line("stem", inputs, self.x.shape)
+
+    def block(self, site: Site) -> Line:
+        arrangement, inputs = ARRANGEMENTS[self.spec.order], self.x.shape
+        shared = self.spec.order == "pre" and site.changes
+        x = self.tail(self.x, "nr") if shared else self.x
+        branch = x
+        for i, conv in enumerate(site.block.convs, 1):
+            last = i == len(site.block.convs)
+            order = arrangement.last if last else arrangement.each
+            order = order.removeprefix("nr") if shared and i == 1 else order
+            branch = self.run(branch, conv, order, before=True, last=last)
+        if self.spec.squeeze:
+            branch = self._squeeze(branch, self.spec.squeeze)
+        self.x = self.tail(self._junction(site, self._shortcut(site, x), branch), arrangement.after)
+        return self._line(site.name, inputs, site.outputs)
+
+    def _shortcut(self, site: Site, x: _Tensor) -> _Tensor:
+        if site.shortcut == "pad":
+            return _Tensor(site.outputs)
+        if site.shortcut != "projection":
+            return x
+        stride = site.block.stride
+        if self.spec.projection == "pool" and stride > 1:
+            self._keep(x)
+            x, stride = _Tensor(x.shape.shrink(x.shape.channels, stride)), 1
+        conv = Conv(channels=site.outputs.channels, kernel=1, stride=stride)
+        x = self.conv(x, conv, bias=self.spec.norm == "none")
+        return x if self.spec.order == "pre" else self.norm(x)
+
+    def _junction(self, site: Site, shortcut: _Tensor, branch: _Tensor) -> _Tensor:
+        kind, out = self.spec.junction.kind, _Tensor(site.outputs)
+        if site.shortcut == "none":
+            return branch
+        if self.spec.survival < 1:
+            branch = _Tensor(branch.shape)  # times a number that is not trained: nothing is kept
+        if kind == "learned":
+            self.params += 1
+            self._keep(branch)
+        elif kind in ("exclusive_gate", "shortcut_gate"):
+            gate = self.conv(shortcut, Conv(channels=out.shape.channels, kernel=1), bias=True)
+            self._keep(gate)  # its sigmoid, of the same size
+            complement = _Tensor(gate.shape)
+            for factor in (complement, shortcut, *((branch,) if kind == "exclusive_gate" else ())):
+                self._keep(factor)
+        elif kind == "dropout":
+            self._keep(_Tensor(shortcut.shape))  # the mask
+        return out
+
+    def _squeeze(self, x: _Tensor, reduction: int) -> _Tensor:
+        channels = x.shape.channels
+        mean = _Tensor(Shape(channels, 1, 1))
+        narrow = self.conv(mean, Conv(channels=channels // reduction, kernel=1), bias=True)
+        gate = self.conv(self.relu(narrow), Conv(channels=channels, kernel=1), bias=True)
+        self._keep(gate)  # its sigmoid, of the same size
+        self._keep(x)
+        return _Tensor(x.shape)
+
+    def head(self) -> Line:
+        inputs = self.x.shape
+        x = self.tail(self.x, ARRANGEMENTS[self.spec.order].head)
+        pooled = _Tensor(Shape(x.shape.channels, 1, 1))
+        pooled = self.scalar(pooled) if self.spec.norm == "fixup" else pooled
+        self._keep(pooled)
+        weights = x.shape.channels * self.spec.classes
+        self.layers, self.params, self.macs = 1, self.params + weights + self.spec.classes, weights
+        return self._line("head", inputs, Shape(self.spec.classes, 1, 1))
 
 
 def _receptive_field(spec: Spec) -> int:
-    steps = [(conv.kernel, conv.stride) for conv in spec.stem.convs]
-    steps += [(3, 2)] if spec.stem.pool else []
-    steps += [(conv.kernel, conv.stride) for _, block in spec.blocks() for conv in block.convs]
-    reach = jump = 1
-    for kernel, stride in steps:
-        reach += (kernel - 1) * jump
-        jump *= stride
-    return reach
+    low = high = 0  # offsets, in input pixels, of the outermost pixels that one value depends on
+    jump = 1  # input pixels between neighbouring values
+    for conv in spec.stem.convs:
+        low, high = low - conv.kernel // 2 * jump, high + conv.kernel // 2 * jump
+        jump *= conv.stride
+    if spec.stem.pool:
+        low, high, jump = low - jump, high + jump, 2 * jump
+    for site in spec.sites():
+        start = jump
+        pooled = spec.projection == "pool" and site.shortcut == "projection"
+        shortcut = high + (site.block.stride - 1) * start if pooled else high
+        for conv in site.block.convs:
+            low, high = low - conv.kernel // 2 * jump, high + conv.kernel // 2 * jump
+            jump *= conv.stride
+        high = max(high, shortcut)
+    return high - low + 1

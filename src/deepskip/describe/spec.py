@@ -19,8 +19,34 @@ from deepskip.errors import InputError
 Positive = Annotated[int, Field(ge=1)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Shortcut = Literal["A", "B", "C", "none"]
-Order = Literal["post", "pre"]
-Initial = Literal["he_fan_out", "he_fan_in"]
+Order = Literal["post", "norm_after", "relu_before", "relu_only", "pre"]
+Norm = Literal["batch", "group", "layer", "none", "fixup"]
+Initial = Literal["he_fan_out", "he_fan_in", "fixup"]
+
+
+class Arrangement(NamedTuple):
+    """Where normalisers ("n"), ReLUs ("r") and convolutions ("c") stand, in order."""
+
+    each: str
+    """Round every convolution of a branch but the last."""
+    last: str
+    """Round a branch's last convolution."""
+    after: str
+    """After the junction."""
+    stem: str
+    """After the stem's last convolution (the others have "nr")."""
+    head: str
+    """Before the final pooling."""
+
+
+ARRANGEMENTS: dict[Order, Arrangement] = {
+    "post": Arrangement("cnr", "cn", "r", "nr", ""),
+    "norm_after": Arrangement("cnr", "c", "nr", "nr", ""),
+    "relu_before": Arrangement("cnr", "cnr", "", "nr", ""),
+    "relu_only": Arrangement("rcn", "rcn", "", "n", "r"),
+    "pre": Arrangement("nrc", "nrc", "", "", "nr"),
+}
+"""The five orders of He et al. 2016, arXiv:1603.05027, figure 4 (a) to (e), table 2."""
 
 
 class Shape(NamedTuple):
@@ -87,6 +113,39 @@ class Block(Value):
         return math.prod(conv.stride for conv in self.convs)
 
 
+class Junction(Value):
+    """How a residual block joins its shortcut s and its branch f."""
+
+    kind: Literal["sum", "scaled", "learned", "exclusive_gate", "shortcut_gate", "dropout"] = "sum"
+    """"sum", s + f (He et al. 2015, equation 1). From He et al. 2016, §3.1, table 1: "scaled",
+    shortcut_scale · s + branch_scale · f; "exclusive_gate", (1 - g) s + g f; "shortcut_gate", (1 - g) s + f,
+    with g = σ(W s + gate_bias), W a 1×1 convolution; "dropout", dropout(s) + f. "learned", s + α f with a
+    trained number α that begins at branch_scale (ReZero: Bachlechner et al. 2020, arXiv:2003.04887; SkipInit:
+    De and Smith 2020, arXiv:2002.10444)."""
+    shortcut_scale: float = 1.0
+    branch_scale: float = 1.0
+    gate_bias: float = 0.0
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the shortcut's values that "dropout" puts to zero in training."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Junction:
+        uses = {
+            "sum": (),
+            "scaled": ("shortcut_scale", "branch_scale"),
+            "learned": ("branch_scale",),
+            "exclusive_gate": ("gate_bias",),
+            "shortcut_gate": ("gate_bias",),
+            "dropout": ("rate",),
+        }[self.kind]
+        for name, field in Junction.model_fields.items():
+            if name != "kind" and name not in uses and getattr(self, name) != field.default:
+                raise InputError(
+                    name, getattr(self, name), f"{field.default}; a {self.kind!r} junction has none"
+                )
+        return self
+
+
 class Stage(Value):
     """A run of blocks; by convention all of one width, the first of which changes the dimensions."""
 
@@ -100,7 +159,7 @@ class Stem(Value):
     """The layers before the first block."""
 
     convs: Annotated[tuple[Conv, ...], Field(min_length=1)]
-    """Convolutions, each followed by a normaliser and a ReLU (the last one's come later in a "pre" net)."""
+    """Convolutions, each followed by a normaliser and a ReLU (the last one as the Spec's order says)."""
     pool: bool = False
     """Whether a 3×3 max-pool of stride 2 follows (the ImageNet stem)."""
 
@@ -116,6 +175,8 @@ class Site:
     outputs: Shape
     shortcut: Literal["identity", "pad", "projection", "none"]
     """What the shortcut does here; "none" in a plain net."""
+    survival: float
+    """Probability that the branch is kept in a training step; 1 without stochastic depth."""
 
     @property
     def changes(self) -> bool:
@@ -128,11 +189,16 @@ def changes(in_channels: int, block: Block) -> bool:
     return in_channels != block.channels or block.stride != 1
 
 
+def norm_groups(spec: Spec, channels: int) -> int:
+    """Return how many groups a "group" or "layer" normaliser splits `channels` into."""
+    return 1 if spec.norm == "layer" else math.gcd(spec.norm_groups, channels)
+
+
 class Spec(Value):
     """A whole network, as a value: prints, compares, hashes, round-trips JSON.
 
     Sources: He et al. 2015, arXiv:1512.03385 (blocks, options A, B and C, stems); He et al. 2016,
-    arXiv:1603.05027 (pre-activation).
+    arXiv:1603.05027 (orders, junctions); the fields below name the others.
     """
 
     base: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -147,10 +213,32 @@ class Spec(Value):
     """Where dimensions change: "A" pads with zeros (no parameters), "B" projects by a 1×1 convolution; "C"
     projects in every block. "none" is a plain net: no block has a shortcut."""
     order: Order = "post"
-    """Where the ReLU is: "post", after the addition (2015), or "pre", before the convolutions (2016)."""
+    """Where normalisers and ReLUs stand: "post", ReLU after the addition (2015); "pre", both before each
+    convolution (2016); and the three others of He et al. 2016, table 2."""
+    norm: Norm = "batch"
+    """Normaliser: "batch"; "group" of `norm_groups`, or of as many as divide the channels (Wu and He 2018,
+    arXiv:1803.08494); "layer", one group; "none", biases instead; "fixup", scalar biases and a scalar
+    multiplier a branch (Zhang et al. 2019, arXiv:1901.09321)."""
+    norm_groups: Positive = 32
+    """Groups of the "group" normaliser, at most."""
+    junction: Junction = Junction()
+    """How shortcut and branch are joined; a plain net has no junction to speak of."""
+    projection: Literal["conv", "pool"] = "conv"
+    """How a projection subsamples: by the stride of its 1×1 convolution, or by average pooling before it
+    (ResNet-D: He et al. 2018, arXiv:1812.01187, figure 2c)."""
+    squeeze: Positive | None = None
+    """Reduction of the squeeze-and-excitation at the end of each branch, or none (Hu et al. 2018,
+    arXiv:1709.01507; 16 in the paper)."""
+    survival: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Probability that the last block's branch is kept in a training step, falling linearly from 1 at the first
+    (stochastic depth: Huang et al. 2016, arXiv:1603.09382, equation 4)."""
+    zero_last: bool = False
+    """Whether each branch's last normaliser, or last convolution where none follows, begins at zero (Goyal et
+    al. 2017, arXiv:1706.02677, §5.1)."""
     initial: Initial = "he_fan_out"
     """Rule of the convolutions' initial values: normal, variance 2 / fan (He et al. 2015, arXiv:1502.01852;
-    equation 10 for the inputs a value reads, "he_fan_in", equation 14 for the outputs it reaches)."""
+    equation 10 for the inputs a value reads, "he_fan_in", equation 14 for the outputs it reaches). "fixup"
+    scales these down inside branches and zeroes what ends them (arXiv:1901.09321, §3)."""
 
     @property
     def name(self) -> str:
@@ -182,12 +270,14 @@ class Spec(Value):
     def sites(self) -> Iterator[Site]:
         """Yield every block in its place, with shapes."""
         shape = self.stem_shapes()[-1]
-        for stage, block in self.blocks():
+        total = sum(len(stage.blocks) for stage in self.stages)
+        for i, (stage, block) in enumerate(self.blocks(), 1):
             out = shape
             for conv in block.convs:
                 out = out.shrink(conv.channels, conv.stride)
             kind = self._shortcut(changes(shape.channels, block))
-            yield Site(f"stages.{stage.id}.{block.id}", block, shape, out, kind)
+            survival = 1 - i / total * (1 - self.survival)
+            yield Site(f"stages.{stage.id}.{block.id}", block, shape, out, kind, survival)
             shape = out
 
     def stem_shapes(self) -> list[Shape]:
@@ -222,6 +312,14 @@ class Spec(Value):
                     "B",
                 )
             channels = self._check_groups(where, channels, block.convs)
+            if self.squeeze and channels < self.squeeze:
+                raise InputError(f"{where}: squeeze", self.squeeze, f"at most {channels}, the block's channels")
+        if (self.norm == "fixup") != (self.initial == "fixup"):
+            raise InputError(
+                "initial",
+                self.initial,
+                "fixup with norm fixup, and only there: the biases and the rule are one method",
+            )
         return self
 
     def _check_ids(self) -> None:

@@ -1,7 +1,7 @@
-"""The papers' networks as Spec values, each with its citation and table, and the families they come from.
+"""The papers' networks as Spec values, each with its citation, table, published error and parameters.
 
-A family takes any valid depth; the names are its members that a paper reports. `get("resnet56_cifar")`,
-`get("resnet_cifar", depth=56)` and `cifar(depth=56)` are the same value.
+`get("resnet56_cifar")`, `get("resnet_cifar", depth=56)` and `cifar(depth=56)` are the same value: the names are
+members of families (`families.py`), which take any valid depth.
 """
 
 from __future__ import annotations
@@ -11,14 +11,36 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from deepskip.describe.spec import Block, Conv, Order, Shortcut, Spec, Stage, Stem
+from deepskip.describe.families import cifar, imagenet, wide
+from deepskip.describe.spec import Junction, Spec
 from deepskip.errors import InputError, choices, nearest
 
-HE2015 = "He et al. 2015, arXiv:1512.03385"
+__all__ = ["FAMILIES", "ZOO", "Entry", "cifar", "entries", "get", "imagenet", "wide"]
 
-Kind = Literal["basic", "bottleneck"]
+HE2015 = "He et al. 2015, arXiv:1512.03385"
+HE2016 = "He et al. 2016, arXiv:1603.05027"
+WRN = "Zagoruyko and Komodakis 2016, arXiv:1605.07146"
+RESNEXT = "Xie et al. 2017, arXiv:1611.05431"
+SENET = "Hu et al. 2018, arXiv:1709.01507"
+TRICKS = "He et al. 2018, arXiv:1812.01187"
+DEPTH = "Huang et al. 2016, arXiv:1603.09382"
+GROUP = "Wu and He 2018, arXiv:1803.08494"
+FIXUP = "Zhang et al. 2019, arXiv:1901.09321"
+REZERO = "Bachlechner et al. 2020, arXiv:2003.04887"
+SKIPINIT = "De and Smith 2020, arXiv:2002.10444"
+TORCHVISION = "torchvision's weights"
+TIMM = "timm's results"
+
+FAMILIES: dict[str, Callable[[int], Spec]] = {
+    "resnet_cifar": cifar,
+    "plain_cifar": functools.partial(cifar, plain=True),
+    "preresnet_cifar": functools.partial(cifar, order="pre"),
+    "resnet": imagenet,
+    "plain": functools.partial(imagenet, plain=True),
+    "preresnet": functools.partial(imagenet, order="pre"),
+}
+"""Each family as a function of its depth."""
 
 
 @dataclass(frozen=True)
@@ -26,88 +48,34 @@ class Entry:
     """One network that a paper reports."""
 
     name: str
-    family: str
+    make: Callable[[], Spec]
+    """Builds the Spec."""
     depth: int
+    """The depth in its published name."""
     citation: str
     """Paper and table."""
     error: str
-    """The published error with its data set, or why there is none."""
-    params: str
-    """The published number of parameters, or "–"."""
+    """The published error in percent with its data set, or why there is none."""
+    params: str = ""
+    """The published number of parameters, or nothing where none is published."""
+    source: str = ""
+    """Where that number is from, when it is not the paper."""
+    counts: str = "layers"
+    """What the published depth counts: "layers" (ours: convolutions but projections, and the linear one),
+    "convolutions" (with projections, without the linear one) or "plain stem" (a deep stem's three as one)."""
 
     @property
     def spec(self) -> Spec:
         """The network itself."""
-        return FAMILIES[self.family](self.depth)
+        return self.make()
 
 
-def cifar(
-    depth: int,
-    *,
-    layers_per_skip: int = 2,
-    shortcut: Shortcut = "A",
-    order: Order = "post",
-    plain: bool = False,
-) -> Spec:
-    """Return the CIFAR network of `depth` layers (He et al. 2015, §4.2).
-
-    A 3×3 convolution, then three stages of n blocks with 16, 32 and 64 channels on 32, 16 and 8 pixels:
-    depth = 3 · layers_per_skip · n + 2, so 6n + 2 for the paper's two layers per skip. Raises InputError for
-    a depth that no n gives.
-    """
-    if layers_per_skip < 1:
-        raise InputError("layers_per_skip", layers_per_skip, "a whole number from 1", 1)
-    step = 3 * layers_per_skip
-    n = _exact(depth, step, f"{step}n + 2")
-    base = f"{'pre' if order == 'pre' else ''}resnet{depth}{_skip_suffix(layers_per_skip)}_cifar"
-    branch = functools.partial(_straight, layers=layers_per_skip)
-    stages = tuple(_stage(i, n, branch, width) for i, width in enumerate((16, 32, 64), 1))
-    spec = Spec(
-        base=base,
-        input=(3, 32, 32),
-        classes=10,
-        stem=Stem(convs=(Conv(channels=16),)),
-        stages=stages,
-        shortcut=shortcut,
-        order=order,
-    )
-    return spec.plain() if plain else spec
-
-
-def imagenet(
-    depth: int,
-    *,
-    block: Kind | None = None,
-    shortcut: Shortcut = "B",
-    order: Order = "post",
-    plain: bool = False,
-) -> Spec:
-    """Return the ImageNet network of `depth` layers (He et al. 2015, table 1).
-
-    depth = 2n + 2 with n basic blocks (below 50 layers) or 3n + 2 with n bottlenecks, in four stages of 64 to
-    512 channels. The paper's depths have the paper's stages; for others stages 1, 2 and 4 keep the sizes of
-    the nearest of those and stage 3 takes the rest. Raises InputError for a depth that no n ≥ 4 gives.
-    """
-    kind: Kind = block or ("basic" if depth < 50 else "bottleneck")
-    layers = 2 if kind == "basic" else 3
-    n = _exact(
-        depth, layers, f"{layers}n + 2 ({kind} blocks, n ≥ 4)", least=4, turn=50 if block is None else None
-    )
-    counts = _imagenet_counts(n, kind)
-    branch = functools.partial(_straight, layers=2) if kind == "basic" else _bottleneck
-    stages = tuple(_stage(i, count, branch, 64 * 2 ** (i - 1)) for i, count in enumerate(counts, 1))
-    default: Kind = "basic" if depth < 50 else "bottleneck"
-    suffix = "" if kind == default else f"_{kind}"
-    spec = Spec(
-        base=f"{'pre' if order == 'pre' else ''}resnet{depth}{suffix}",
-        input=(3, 224, 224),
-        classes=1000,
-        stem=Stem(convs=(Conv(channels=64, kernel=7, stride=2),), pool=True),
-        stages=stages,
-        shortcut=shortcut,
-        order=order,
-    )
-    return spec.plain() if plain else spec
+def published_depth(spec: Spec, counts: str) -> int:
+    """Return the depth of `spec` as a paper counts it: one of the rules of `Entry.counts`."""
+    if counts == "convolutions":
+        projections = sum(site.shortcut == "projection" for site in spec.sites())
+        return spec.layers - 1 + projections
+    return spec.layers - (len(spec.stem.convs) - 1 if counts == "plain stem" else 0)
 
 
 def get(
@@ -122,17 +90,9 @@ def get(
     `classes` and `input` ([c, h, w]) replace the paper's own. Raises InputError for an unknown name, naming
     the nearest, and for a depth the family does not have.
     """
-    family, wanted = _parse(name)
-    if depth is not None and wanted is not None and depth != wanted:
-        raise InputError(
-            "--depth", f"{depth} with the net {name!r}", f"the family and a depth: {family}", family
-        )
-    wanted = depth if wanted is None else wanted
-    if wanted is None:
-        raise InputError(f"net {name!r}", "no depth", "a depth beside the family's name (--depth N)")
-    spec = FAMILIES[family](wanted)
+    spec = _find(name, depth)
     given = {"classes": classes, "input": input}
-    return spec.replace(**{name: value for name, value in given.items() if value is not None})
+    return spec.replace(**{key: value for key, value in given.items() if value is not None})
 
 
 def entries(pattern: str = "*") -> list[Entry]:
@@ -141,113 +101,254 @@ def entries(pattern: str = "*") -> list[Entry]:
     return [entry for entry in ZOO if fnmatch.fnmatchcase(entry.name, glob)]
 
 
-def _parse(name: str) -> tuple[str, int | None]:
+def _find(name: str, depth: int | None) -> Spec:
     if name in FAMILIES:
-        return name, None
-    match = re.fullmatch(r"([a-z_]+?)(\d+)((?:_[a-z]+)?)", name)
-    family = match and f"{match[1]}{match[3]}"
-    if match is None or family not in FAMILIES:
-        known = [*(entry.name for entry in ZOO), *FAMILIES]
-        raise InputError("net", repr(name), f"{choices(known)} (see `deepskip nets`)", nearest(name, known))
-    return str(family), int(match[2])
+        if depth is None:
+            raise InputError(f"net {name!r}", "no depth", "a depth beside the family's name (--depth N)")
+        return FAMILIES[name](depth)
+    entry = next((entry for entry in ZOO if entry.name == name), None)
+    match = re.fullmatch(r"([a-z_]+?)(\d+)((?:_cifar)?)", name)
+    family = f"{match[1]}{match[3]}" if match else ""
+    if depth is not None and (entry or family in FAMILIES):
+        allowed = f"the family and a depth: {family}" if family in FAMILIES else "no --depth with this name"
+        raise InputError("--depth", f"{depth} with the net {name!r}", allowed)
+    if entry:
+        return entry.spec
+    if match and family in FAMILIES:
+        return FAMILIES[family](int(match[2]))
+    known = [*(entry.name for entry in ZOO), *FAMILIES]
+    raise InputError("net", repr(name), f"{choices(known)} (see `deepskip nets`)", nearest(name, known))
 
 
-def _exact(depth: int, step: int, rule: str, *, least: int = 1, turn: int | None = None) -> int:
-    n, rest = divmod(depth - 2, step)
-    if rest or n < least:
-        low, high = max(n, least), max(n + 1, least)
-        near = sorted({step * low + 2, step * high + 2})
-        if turn and near[-1] >= turn > depth:  # past the turn the family changes to bottlenecks
-            near[-1] = turn
-        raise InputError("depth", depth, f"{rule}", " or ".join(map(str, near)))
-    return n
+def _family(name: str, depth: int, citation: str, error: str, params: str = "", source: str = "") -> Entry:
+    label = name.replace("resnet", f"resnet{depth}", 1).replace("plain", f"plain{depth}", 1)
+    return Entry(label, functools.partial(FAMILIES[name], depth), depth, citation, error, params, source)
 
 
-def _skip_suffix(layers_per_skip: int) -> str:
-    return "" if layers_per_skip == 2 else f"_skip{layers_per_skip}"
+NOT_PRINTED = "no number printed"
 
-
-def _stage(index: int, count: int, branch: Callable[[int, int], tuple[Conv, ...]], width: int) -> Stage:
-    """Return stage `index` of `count` blocks; from the second stage on, the first block halves the image."""
-    strides = (2 if j == 1 < index else 1 for j in range(1, count + 1))
-    blocks = (Block(id=f"b{j}", convs=branch(width, stride)) for j, stride in enumerate(strides, 1))
-    return Stage(id=f"s{index}", blocks=tuple(blocks))
-
-
-def _straight(width: int, stride: int, layers: int) -> tuple[Conv, ...]:
-    return tuple(Conv(channels=width, stride=stride if j == 0 else 1) for j in range(layers))
-
-
-def _bottleneck(width: int, stride: int) -> tuple[Conv, ...]:
-    # "v1.5": the stride is on the 3×3 convolution, as torchvision and the later papers have it; the paper's
-    # own figure has it on the first 1×1, which is about half a point worse.
-    return (
-        Conv(channels=width, kernel=1),
-        Conv(channels=width, stride=stride),
-        Conv(channels=4 * width, kernel=1),
-    )
-
-
-def _imagenet_counts(n: int, kind: Kind) -> tuple[int, int, int, int]:
-    if kind == "bottleneck" and n == 66:
-        return 3, 24, 36, 3  # ResNet-200 (He et al. 2016, §5) widens stage 2, not 3
-    outer = min(3, n // 4)
-    second = min(8 if n >= 50 else 4, (n - 2 * outer) // 2)
-    return outer, second, n - 2 * outer - second, outer
-
-
-FAMILIES: dict[str, Callable[[int], Spec]] = {
-    "resnet_cifar": lambda depth: cifar(depth),
-    "plain_cifar": lambda depth: cifar(depth, plain=True),
-    "resnet": lambda depth: imagenet(depth),
-    "plain": lambda depth: imagenet(depth, plain=True),
-}
-"""Each family as a function of its depth."""
-
-_CIFAR = {  # depth: (test error on CIFAR-10 in percent, parameters), table 6
-    20: ("8.75", "0.27M"),
-    32: ("7.51", "0.46M"),
-    44: ("7.17", "0.66M"),
-    56: ("6.97", "0.85M"),
-    110: ("6.43 (6.61 ± 0.16, n = 5)", "1.7M"),
-    1202: ("7.93", "19.4M"),
-}
-_IMAGENET = {  # depth: (top-1 error on ImageNet's validation set, 10-crop, in percent), tables 2 and 3
-    18: "27.88 (option A)",
-    34: "24.52 (option B)",
-    50: "22.85",
-    101: "21.75",
-    152: "21.43",
-}
-
-ZOO: tuple[Entry, ...] = (
+_CIFAR = (
+    _family("resnet_cifar", 8, f"{HE2015}, §4.2", NOT_PRINTED),
+    _family("resnet_cifar", 14, f"{HE2015}, §4.2", NOT_PRINTED),
+    _family("resnet_cifar", 20, f"{HE2015}, table 6", "CIFAR-10 8.75", "0.27M"),
+    _family("resnet_cifar", 32, f"{HE2015}, table 6", "CIFAR-10 7.51", "0.46M"),
+    _family("resnet_cifar", 44, f"{HE2015}, table 6", "CIFAR-10 7.17", "0.66M"),
+    _family("resnet_cifar", 56, f"{HE2015}, table 6", "CIFAR-10 6.97", "0.85M"),
+    _family("resnet_cifar", 110, f"{HE2015}, table 6", "CIFAR-10 6.43 (6.61 ± 0.16, n = 5)", "1.7M"),
+    _family("resnet_cifar", 1202, f"{HE2015}, table 6", "CIFAR-10 7.93", "19.4M"),
     *(
-        Entry(
-            f"resnet{depth}_cifar",
-            "resnet_cifar",
-            depth,
-            f"{HE2015}, §4.2" + (", table 6" if depth in _CIFAR else ""),
-            f"CIFAR-10 {_CIFAR[depth][0]}" if depth in _CIFAR else "not in the paper",
-            _CIFAR[depth][1] if depth in _CIFAR else "–",
-        )
-        for depth in (8, 14, 20, 32, 44, 56, 110, 1202)
-    ),
-    *(
-        Entry(
-            f"plain{depth}_cifar",
+        _family(
             "plain_cifar",
             depth,
-            f"{HE2015}, §4.2" + (", figure 6" if depth in (20, 32, 44, 56, 110) else ""),
-            "CIFAR-10 above 60" if depth == 110 else "no number printed",
-            "–",
+            f"{HE2015}, §4.2" + (", figure 6" if depth >= 20 else ""),
+            "CIFAR-10 above 60" if depth == 110 else NOT_PRINTED,
         )
         for depth in (8, 14, 20, 32, 44, 56, 110)
     ),
-    *(
-        Entry(f"resnet{d}", "resnet", d, f"{HE2015}, tables 1 to 3", f"ImageNet {e}", "–")
-        for d, e in _IMAGENET.items()
+    _family("preresnet_cifar", 110, f"{HE2016}, table 2", "CIFAR-10 6.37", "1.7M"),
+    _family("preresnet_cifar", 164, f"{HE2016}, tables 2 and 4", "CIFAR-10 5.46", "1.7M"),
+    # The paper prints 10.2M; its own code, and every implementation of it that we know of, has 10.33M.
+    _family(
+        "preresnet_cifar",
+        1001,
+        f"{HE2016}, table 4",
+        "CIFAR-10 4.92 (4.62 at batch 64)",
+        "10,327,706",
+        "imgclsmob's; the paper prints 10.2M",
     ),
-    Entry("plain18", "plain", 18, f"{HE2015}, tables 1 and 2", "ImageNet 27.94", "–"),
-    Entry("plain34", "plain", 34, f"{HE2015}, tables 1 and 2", "ImageNet 28.54", "–"),
+    Entry(
+        "resnet110_sd_cifar",
+        lambda: cifar(110, base="resnet110_sd_cifar", survival=0.5),
+        110,
+        f"{DEPTH}, table 1",
+        "CIFAR-10 5.23 (6.41 at constant depth)",
+        "1.7M",
+    ),
+    *(
+        Entry(
+            f"wrn{depth}_{widen}_cifar",
+            functools.partial(wide, depth, widen=widen),
+            depth,
+            f"{WRN}, tables 4 and 5",
+            f"CIFAR-10 {error}",
+            params,
+            counts="convolutions",
+        )
+        for depth, widen, error, params in (
+            (16, 8, "4.27", "11.0M"),
+            (28, 10, "4.00", "36.5M"),
+            (40, 4, "4.53", "8.9M"),
+        )
+    ),
+    Entry(
+        "resnet110_fixup_cifar",
+        lambda: cifar(110, base="resnet110_fixup_cifar", shortcut="B", norm="fixup", initial="fixup"),
+        110,
+        f"{FIXUP}, §4.1",
+        "CIFAR-10 7.24",
+    ),
+    Entry(
+        "resnet110_rezero_cifar",
+        lambda: cifar(
+            110, base="resnet110_rezero_cifar", norm="none", junction=Junction(kind="learned", branch_scale=0.0)
+        ),
+        110,
+        f"{REZERO}, §3 (the method; the paper's own nets differ)",
+        NOT_PRINTED,
+    ),
+    Entry(
+        "preresnet110_skipinit_cifar",
+        lambda: cifar(
+            110,
+            base="preresnet110_skipinit_cifar",
+            order="pre",
+            norm="none",
+            junction=Junction(kind="learned", branch_scale=0.0),
+        ),
+        110,
+        f"{SKIPINIT}, §3 (the method; the paper trains WRN-16-4 and deeper)",
+        NOT_PRINTED,
+    ),
 )
+
+_IMAGENET = (
+    *(
+        _family("resnet", depth, f"{HE2015}, tables 1 to 3", f"ImageNet {error}", params, TORCHVISION)
+        for depth, error, params in (
+            (18, "27.88 (option A)", "11,689,512"),
+            (34, "24.52", "21,797,672"),
+            (50, "22.85", "25,557,032"),
+            (101, "21.75", "44,549,160"),
+            (152, "21.43", "60,192,808"),
+        )
+    ),
+    _family("resnet", 200, f"{HE2016}, table 5", "ImageNet 21.8", "64.67M", TIMM),
+    Entry(
+        "resnet50_v1",
+        lambda: imagenet(50, v1=True, base="resnet50_v1"),
+        50,
+        f"{HE2015}, tables 1 and 3",
+        "ImageNet 22.85",
+        "25,557,032",
+        TORCHVISION,
+    ),
+    _family("plain", 18, f"{HE2015}, tables 1 and 2", "ImageNet 27.94"),
+    _family("plain", 34, f"{HE2015}, tables 1 and 2", "ImageNet 28.54"),
+    *(
+        _family("preresnet", depth, f"{HE2016}, {where}", error, params, source)
+        for depth, where, error, params, source in (
+            (18, "§3 (the method)", NOT_PRINTED, "", ""),
+            (34, "§3 (the method)", NOT_PRINTED, "", ""),
+            (50, "§3 (the method)", NOT_PRINTED, "25.55M", TIMM),
+            (101, "§3 (the method)", NOT_PRINTED, "44.54M", TIMM),
+            (152, "table 5", "ImageNet 21.1", "60.19M", TIMM),
+            (200, "table 5", "ImageNet 20.7", "", ""),
+        )
+    ),
+    Entry(
+        "wide_resnet50_2",
+        lambda: imagenet(50, width=128, base="wide_resnet50_2"),
+        50,
+        f"{WRN}, table 8",
+        "ImageNet 21.9",
+        "68,883,240",
+        TORCHVISION,
+    ),
+    Entry(
+        "wide_resnet101_2",
+        lambda: imagenet(101, width=128, base="wide_resnet101_2"),
+        101,
+        f"{WRN} (the method)",
+        NOT_PRINTED,
+        "126,886,696",
+        TORCHVISION,
+    ),
+    *(
+        Entry(
+            f"resnext{depth}_{groups}x{width}d",
+            functools.partial(
+                imagenet,
+                depth,
+                width=groups * width,
+                groups=groups,
+                base=f"resnext{depth}_{groups}x{width}d",
+                shortcut="B",
+            ),
+            depth,
+            f"{RESNEXT}, {where}",
+            error,
+            params,
+            TORCHVISION,
+        )
+        for depth, groups, width, where, error, params in (
+            (50, 32, 4, "table 3", "ImageNet 22.2", "25,028,904"),
+            (101, 32, 8, "(the method)", NOT_PRINTED, "88,791,336"),
+            (101, 64, 4, "table 4", "ImageNet 20.4", "83,455,272"),
+        )
+    ),
+    *(
+        Entry(
+            f"seresnet{depth}",
+            functools.partial(imagenet, depth, squeeze=16, base=f"seresnet{depth}"),
+            depth,
+            f"{SENET}, table 2",
+            f"ImageNet {error}",
+            params,
+            TIMM,
+        )
+        for depth, error, params in (
+            (50, "23.29 (single crop)", "28.09M"),
+            (101, "22.38 (single crop)", "49.33M"),
+            (152, "21.57 (single crop)", "66.82M"),
+        )
+    ),
+    Entry(
+        "resnet50_c",
+        lambda: imagenet(50, deep_stem=True, base="resnet50_c"),
+        50,
+        f"{TRICKS}, table 5",
+        "ImageNet 23.13 (single crop)",
+        "25.58M",
+        TIMM,
+        "plain stem",
+    ),
+    *(
+        Entry(
+            f"resnet{depth}_d",
+            functools.partial(
+                imagenet,
+                depth,
+                block="bottleneck" if depth >= 26 and depth != 34 else "basic",
+                deep_stem=True,
+                projection="pool",
+                base=f"resnet{depth}_d",
+            ),
+            depth,
+            f"{TRICKS}, {where}",
+            error,
+            params,
+            TIMM,
+            "plain stem",
+        )
+        for depth, where, error, params in (
+            (18, "§4 (the method)", NOT_PRINTED, "11.71M"),
+            (26, "§4 (the method)", NOT_PRINTED, "16.01M"),
+            (34, "§4 (the method)", NOT_PRINTED, "21.82M"),
+            (50, "table 5", "ImageNet 22.84 (single crop)", "25.58M"),
+            (101, "§4 (the method)", NOT_PRINTED, "44.57M"),
+            (152, "§4 (the method)", NOT_PRINTED, "60.21M"),
+        )
+    ),
+    Entry(
+        "resnet50_gn",
+        lambda: imagenet(50, norm="group", base="resnet50_gn"),
+        50,
+        f"{GROUP}, table 1",
+        "ImageNet 24.1 (single crop)",
+        "25.56M",
+        TIMM,
+    ),
+)
+
+ZOO: tuple[Entry, ...] = (*_CIFAR, *_IMAGENET)
 """Every network that a paper reports, in the order of `deepskip nets`."""

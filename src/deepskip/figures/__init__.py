@@ -1,18 +1,22 @@
-"""Rows in, pictures out: one visual language, one file per kind of picture. Nothing is measured here."""
+"""Rows or a Spec in, pictures out: one visual language, a file per kind of picture. Nothing is measured."""
 
 from __future__ import annotations
 
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
-from deepskip.figures.style import Picture, save, to_svg
+from deepskip.figures.drawings import VIEWS, draw
+from deepskip.figures.style import Picture, save, to_svg, write
 
 __all__ = [
+    "VIEWS",
     "Picture",
     "confusion",
+    "draw",
     "error_against_depth",
     "run_curves",
     "save",
     "to_svg",
     "training_curves",
+    "write",
 ]

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deepskip import files
+from deepskip.errors import InputError
 from deepskip.figures.colour import FAINT, INK, MUTED, PAPER
 
 FONTS = (
@@ -174,13 +175,31 @@ def save(figure: Figure, path: Path, command: str, *, png: bool = False) -> Path
     metadata. Raises WorkError when the place cannot be written.
     """
     stem = path.with_suffix("") if path.suffix in {".svg", ".png"} else path
-    drawn = stem.with_name(f"{stem.name}.svg")
-    files.write_text(drawn, to_svg(figure, command))
+    drawn = write(figure, stem.with_name(f"{stem.name}.svg"), command)
     if png:
-        words = {"Software": "deepskip", "Comment": command, **_words(figure)}
-        with files.replacing(stem.with_name(f"{stem.name}.png")) as beside, language():
-            figure.savefig(beside, format="png", dpi=192, metadata=words)
+        write(figure, stem.with_name(f"{stem.name}.png"), command)
     return drawn
+
+
+def write(figure: Figure, path: Path, command: str = "") -> Path:
+    """Write `path`, an .svg or a .png (192 dots per inch), and return it; `command` goes into the metadata.
+
+    Raises InputError for another ending, and WorkError when the place cannot be written.
+    """
+    if suffix_of(path) == ".svg":
+        files.write_text(path, to_svg(figure, command))
+    else:
+        words = {"Software": "deepskip", "Comment": command, **_words(figure)}
+        with files.replacing(path) as beside, language():
+            figure.savefig(beside, format="png", dpi=192, metadata=words)
+    return path
+
+
+def suffix_of(path: Path) -> str:
+    """Return ".svg" or ".png", whichever `path` ends in. Raises InputError for another ending."""
+    if path.suffix not in {".svg", ".png"}:
+        raise InputError(path, f"the ending {path.suffix!r}", ".svg or .png", path.with_suffix(".svg").name)
+    return path.suffix
 
 
 def _words(figure: Figure) -> dict[str, str]:

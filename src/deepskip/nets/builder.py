@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
-from deepskip.describe.spec import Conv, Site, Spec
+from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, norm_groups
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.initial import initialise
 from deepskip.nets.network import Network
-from deepskip.nets.parts import BranchOnly, PadShortcut, Sum
+from deepskip.nets.parts import (
+    Bias,
+    BranchOnly,
+    DropoutSum,
+    ExclusiveGate,
+    LearnedSum,
+    PadShortcut,
+    Scale,
+    ScaledSum,
+    ShortcutGate,
+    SqueezeExcitation,
+    StochasticDepth,
+    Sum,
+)
+
+Parts = list[tuple[str, nn.Module]]
 
 
 def build(
@@ -21,22 +37,20 @@ def build(
     with torch.device("meta"):  # no storage and no global random numbers are spent before the initial values
         net = Network(spec, stem=_stem(spec), stages=_stages(spec), head=_head(spec))
     net = net.to(dtype).to_empty(device=device)
-    initialise(net, spec.initial, seed)
+    initialise(net, spec, seed)
     return net
 
 
 def _stem(spec: Spec) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts: Parts = []
     channels = spec.input[0]
     for i, conv in enumerate(spec.stem.convs, 1):
-        parts[f"conv{i}"] = _conv(channels, conv)
+        ending = ARRANGEMENTS[spec.order].stem if i == len(spec.stem.convs) else "nr"
+        parts += _run(spec, channels, conv, f"c{ending}", i)
         channels = conv.channels
-        if spec.order == "post" or i < len(spec.stem.convs):
-            parts[f"norm{i}"] = nn.BatchNorm2d(channels)
-            parts[f"relu{i}"] = nn.ReLU()
     if spec.stem.pool:
-        parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(parts)
+        parts.append(("pool", nn.MaxPool2d(3, stride=2, padding=1)))
+    return _sequence(parts)
 
 
 def _stages(spec: Spec) -> nn.ModuleDict:
@@ -50,74 +64,117 @@ def _stages(spec: Spec) -> nn.ModuleDict:
 
 
 def _block(spec: Spec, site: Site) -> ResidualBlock:
-    pre = spec.order == "pre"
     # Where dimensions change, a pre-activation block's first norm-ReLU feeds the shortcut too (He et al. 2016,
     # §4.1 and the authors' code); the plain twin's stands in the same place, so the tensors keep their names.
-    shared = pre and site.changes
+    shared = spec.order == "pre" and site.changes
+    after = ARRANGEMENTS[spec.order].after
     return ResidualBlock(
-        before=_norm_relu(site.inputs.channels) if shared else nn.Identity(),
-        branch=_branch_pre(site, first=not shared) if pre else _branch_post(site),
+        before=_sequence(_tail(spec, site.inputs.channels, "nr")) if shared else nn.Identity(),
+        branch=_branch(spec, site, shared=shared),
         shortcut=_shortcut(spec, site),
-        junction=BranchOnly() if site.shortcut == "none" else Sum(),
-        after=nn.Identity() if pre else nn.ReLU(),
+        junction=_junction(spec, site),
+        after=_sequence(_tail(spec, site.outputs.channels, after)) if after else nn.Identity(),
     )
 
 
-def _branch_post(site: Site) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = site.inputs.channels
-    for i, conv in enumerate(site.block.convs, 1):
-        parts[f"conv{i}"] = _conv(channels, conv)
-        parts[f"norm{i}"] = nn.BatchNorm2d(conv.channels)
-        if i < len(site.block.convs):
-            parts[f"relu{i}"] = nn.ReLU()
+def _branch(spec: Spec, site: Site, *, shared: bool) -> nn.Sequential:
+    parts: Parts = []
+    channels, arrangement = site.inputs.channels, ARRANGEMENTS[spec.order]
+    convs = site.block.convs
+    for i, conv in enumerate(convs, 1):
+        order = arrangement.last if i == len(convs) else arrangement.each
+        if shared and i == 1:
+            order = order.removeprefix("nr")
+        parts += _run(spec, channels, conv, order, i, fixup=True, last=i == len(convs))
         channels = conv.channels
-    return nn.Sequential(parts)
+    if spec.squeeze:
+        parts.append(("squeeze", SqueezeExcitation(channels, spec.squeeze)))
+    return _sequence(parts)
 
 
-def _branch_pre(site: Site, *, first: bool) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = site.inputs.channels
-    for i, conv in enumerate(site.block.convs, 1):
-        if i > 1 or first:
-            parts[f"norm{i}"] = nn.BatchNorm2d(channels)
-            parts[f"relu{i}"] = nn.ReLU()
-        parts[f"conv{i}"] = _conv(channels, conv)
-        channels = conv.channels
-    return nn.Sequential(parts)
+def _run(
+    spec: Spec, channels: int, conv: Conv, order: str, i: int, *, fixup: bool = False, last: bool = False
+) -> Parts:
+    """Return the parts that `order` spells: "c" convolution `i`, "n" its normaliser, "r" a ReLU."""
+    parts: Parts = []
+    for sign in order:
+        if sign == "c":
+            # Fixup: a scalar bias before each convolution, one after it, and a multiplier after the last.
+            scalars = spec.norm == "fixup"
+            parts += [(f"bias{i}", Bias())] if scalars and fixup else []
+            parts.append((f"conv{i}", _conv(channels, conv, bias=spec.norm == "none")))
+            parts += [(f"scale{i}", Scale())] if scalars and last else []
+            parts += [(f"shift{i}", Bias())] if scalars else []
+            channels = conv.channels
+        elif sign == "n":
+            parts += _norm(spec, channels, f"norm{i}")
+        else:
+            parts.append((f"relu{i}", nn.ReLU()))
+    return parts
+
+
+def _tail(spec: Spec, channels: int, order: str) -> Parts:
+    """Return a normaliser and a ReLU, as `order` spells them, that belong to no convolution."""
+    parts: Parts = []
+    for sign in order:
+        parts += _norm(spec, channels, "norm") if sign == "n" else [("relu", nn.ReLU())]
+    return parts
+
+
+def _norm(spec: Spec, channels: int, name: str) -> Parts:
+    if spec.norm == "batch":
+        return [(name, nn.BatchNorm2d(channels))]
+    if spec.norm in ("group", "layer"):
+        return [(name, nn.GroupNorm(norm_groups(spec, channels), channels))]
+    return []
 
 
 def _shortcut(spec: Spec, site: Site) -> nn.Module:
-    channels, out = site.inputs.channels, site.outputs.channels
+    channels, out, stride = site.inputs.channels, site.outputs.channels, site.block.stride
     if site.shortcut == "pad":
-        return PadShortcut(channels, out, site.block.stride)
-    if site.shortcut == "projection":
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["conv"] = _conv(channels, Conv(channels=out, kernel=1, stride=site.block.stride))
-        if spec.order == "post":  # pre-activation keeps the shortcut free of normalisers
-            parts["norm"] = nn.BatchNorm2d(out)
-        return nn.Sequential(parts)
-    return nn.Identity()
+        return PadShortcut(channels, out, stride)
+    if site.shortcut != "projection":
+        return nn.Identity()
+    parts: Parts = []
+    if spec.projection == "pool" and stride > 1:
+        # Windows at the border may be cut; their mean is over the pixels that are there.
+        parts.append(("pool", nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)))
+        stride = 1
+    parts.append(
+        ("conv", _conv(channels, Conv(channels=out, kernel=1, stride=stride), bias=spec.norm == "none"))
+    )
+    if spec.order != "pre":  # pre-activation keeps the shortcut free of normalisers
+        parts += _norm(spec, out, "norm")
+    return _sequence(parts)
+
+
+def _junction(spec: Spec, site: Site) -> nn.Module:
+    if site.shortcut == "none":
+        return BranchOnly()
+    junction, channels = spec.junction, site.outputs.channels
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "sum": Sum,
+        "scaled": lambda: ScaledSum(junction.shortcut_scale, junction.branch_scale),
+        "learned": lambda: LearnedSum(junction.branch_scale),
+        "exclusive_gate": lambda: ExclusiveGate(channels, junction.gate_bias),
+        "shortcut_gate": lambda: ShortcutGate(channels, junction.gate_bias),
+        "dropout": lambda: DropoutSum(junction.rate),
+    }
+    inner = makers[junction.kind]()
+    return inner if spec.survival == 1 else StochasticDepth(inner, site.survival)
 
 
 def _head(spec: Spec) -> nn.Sequential:
     *_, last = spec.sites()
     channels = last.outputs.channels
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if spec.order == "pre":
-        parts["norm"] = nn.BatchNorm2d(channels)
-        parts["relu"] = nn.ReLU()
-    parts["pool"] = nn.AdaptiveAvgPool2d(1)
-    parts["flatten"] = nn.Flatten()
-    parts["linear"] = nn.Linear(channels, spec.classes)
-    return nn.Sequential(parts)
+    parts = _tail(spec, channels, ARRANGEMENTS[spec.order].head)
+    parts += [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten())]
+    parts += [("bias", Bias())] if spec.norm == "fixup" else []
+    parts.append(("linear", nn.Linear(channels, spec.classes)))
+    return _sequence(parts)
 
 
-def _norm_relu(channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(channels), relu=nn.ReLU()))
-
-
-def _conv(channels: int, conv: Conv) -> nn.Conv2d:
+def _conv(channels: int, conv: Conv, *, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(
         channels,
         conv.channels,
@@ -125,5 +182,9 @@ def _conv(channels: int, conv: Conv) -> nn.Conv2d:
         stride=conv.stride,
         padding=conv.kernel // 2,
         groups=conv.groups,
-        bias=False,
+        bias=bias,
     )
+
+
+def _sequence(parts: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))

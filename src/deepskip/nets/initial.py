@@ -1,7 +1,8 @@
 """Initial values: each tensor is a function of (rule, seed, qualified name), and of nothing else.
 
 Not of the order of building, of the number of processes, or of the device. So the plain twin starts from the
-same numbers as the residual net, and a block inserted later leaves every other block's values as they were.
+same numbers as the residual net, and a block inserted later leaves every other block's values as they were
+(but for "fixup", whose rule holds the number of blocks).
 """
 
 from __future__ import annotations
@@ -11,34 +12,73 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deepskip.describe.spec import Initial
+from deepskip.describe.spec import Initial, Spec
+from deepskip.nets.parts import GateConv, LearnedSum, Scale
 from deepskip.seeds import derive
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, rule: Initial, seed: int) -> None:
-    """Give every parameter and buffer of `net` its initial value, in place.
+def initialise(net: nn.Module, spec: Spec, seed: int) -> None:
+    """Give every parameter and buffer of `net`, built from `spec`, its initial value, in place.
 
-    Convolutions: normal with variance 2 / fan (`rule` says which fan). Normalisers: scale 1, shift 0, running
-    mean 0 and variance 1. The linear head: uniform within ±1/√(features), bias 0.
+    Convolutions: normal with variance 2 / fan (`spec.initial` says which fan). Normalisers: scale 1, shift 0,
+    running mean 0 and variance 1. Gates and learned scales: as the junction says. The linear head: uniform
+    within ±1/√(features). Biases: 0. "fixup": arXiv:1901.09321, §3.
     """
+    gains = _gains(spec)
     for module_name, module in net.named_modules():
         for kind, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             name = f"{module_name}.{kind}"
-            if isinstance(module, nn.Conv2d) and kind == "weight":
-                tensor.copy_(_normal(tensor, math.sqrt(2 / _fan(module, rule)), derive(rule, seed, name)))
-            elif isinstance(module, nn.Linear) and kind == "weight":
-                bound = 1 / math.sqrt(module.in_features)
-                tensor.copy_(_uniform(tensor, bound, derive(rule, seed, name)))
-            elif isinstance(module, nn.BatchNorm2d) and kind in ("weight", "running_var"):
-                tensor.fill_(1)
-            else:
-                tensor.zero_()
+            gain = gains.get(module_name, 1.0) if kind == "weight" else 1.0
+            tensor.copy_(_value(module, kind, tensor, spec, derive(spec.initial, seed, name)) * gain)
+
+
+def _value(module: nn.Module, kind: str, tensor: Tensor, spec: Spec, seed: int) -> Tensor:
+    match module, kind:
+        case nn.Conv2d(), "weight":
+            return _normal(tensor, math.sqrt(2 / _fan(module, spec.initial)), seed)
+        case nn.Linear(), "weight":
+            return _uniform(tensor, 1 / math.sqrt(module.in_features), seed)
+        case nn.BatchNorm2d(), "weight" | "running_var":
+            return torch.ones(())
+        case nn.GroupNorm(), "weight":
+            return torch.ones(())
+        case GateConv(), "bias":
+            return torch.tensor(module.start)
+        case Scale(), "scale":
+            return torch.ones(())
+        case LearnedSum(), "scale":
+            return torch.tensor(module.start)
+        case _:
+            return torch.zeros(())
+
+
+def _gains(spec: Spec) -> dict[str, float]:
+    """Return what multiplies the weight of a module, by its name, where that is not 1."""
+    gains: dict[str, float] = {}
+    blocks = sum(len(stage.blocks) for stage in spec.stages)
+    for site in spec.sites():
+        convs = len(site.block.convs)
+        last = f"{site.name}.branch.conv{convs}"
+        if spec.initial == "fixup":
+            for i in range(1, convs):
+                gains[f"{site.name}.branch.conv{i}"] = blocks ** (-1 / (2 * convs - 2))
+            gains[last] = 0.0
+        elif spec.zero_last:
+            has_norm = spec.norm in ("batch", "group", "layer") and spec.order in (
+                "post",
+                "relu_before",
+                "relu_only",
+            )
+            gains[f"{site.name}.branch.norm{convs}" if has_norm else last] = 0.0
+    if spec.initial == "fixup":
+        gains["head.linear"] = 0.0
+    return gains
 
 
 def _fan(conv: nn.Conv2d, rule: Initial) -> int:
     area = conv.kernel_size[0] * conv.kernel_size[1]
-    channels = conv.out_channels if rule == "he_fan_out" else conv.in_channels
+    channels = conv.in_channels if rule == "he_fan_in" else conv.out_channels
     return area * channels // conv.groups
 
 

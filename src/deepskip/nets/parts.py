@@ -1,7 +1,8 @@
-"""The parts blocks are made of: shortcuts and junctions. Convolutions and normalisers are PyTorch's own."""
+"""The parts blocks are made of, beside PyTorch's own: shortcuts, junctions, gates, scalars."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,3 +44,144 @@ class BranchOnly(nn.Module):
     def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
         """Return `branch`."""
         return branch
+
+
+class ScaledSum(nn.Module):
+    """a · shortcut + b · branch with constants a and b (He et al. 2016, §3.1, "constant scaling")."""
+
+    def __init__(self, shortcut_scale: float, branch_scale: float) -> None:
+        super().__init__()
+        self.shortcut_scale, self.branch_scale = shortcut_scale, branch_scale
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the scaled sum of two [n, c, h, w] tensors."""
+        return self.shortcut_scale * shortcut + self.branch_scale * branch
+
+    def extra_repr(self) -> str:
+        """Return what tells two of these apart."""
+        return f"{self.shortcut_scale:g} · shortcut + {self.branch_scale:g} · branch"
+
+
+class LearnedSum(nn.Module):
+    """shortcut + α · branch with one trained number α (ReZero, SkipInit)."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.scale = nn.Parameter(torch.empty(()))
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum of two [n, c, h, w] tensors, the branch scaled."""
+        out: Tensor = shortcut + self.scale * branch
+        return out
+
+
+class GateConv(nn.Conv2d):
+    """The 1×1 convolution of a gate; it knows where its bias starts."""
+
+    def __init__(self, channels: int, start: float) -> None:
+        super().__init__(channels, channels, 1)
+        self.start = start
+
+
+class ExclusiveGate(nn.Module):
+    """(1 - g) · shortcut + g · branch, g = σ(W shortcut + b) (He et al. 2016, §3.1, "exclusive gating").
+
+    The paper computes g from the block's input; so does this in all blocks whose shortcut is the identity, and
+    from the shortcut's output where dimensions change.
+    """
+
+    def __init__(self, channels: int, bias: float) -> None:
+        super().__init__()
+        self.gate = GateConv(channels, bias)
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the gated sum of two [n, c, h, w] tensors."""
+        gate = self.gate(shortcut).sigmoid()
+        out: Tensor = (1 - gate) * shortcut + gate * branch
+        return out
+
+
+class ShortcutGate(ExclusiveGate):
+    """(1 - g) · shortcut + branch (He et al. 2016, §3.1, "shortcut-only gating")."""
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum of two [n, c, h, w] tensors, the shortcut gated."""
+        out: Tensor = (1 - self.gate(shortcut).sigmoid()) * shortcut + branch
+        return out
+
+
+class DropoutSum(nn.Module):
+    """dropout(shortcut) + branch (He et al. 2016, §3.1, "dropout shortcut")."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(rate)
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum of two [n, c, h, w] tensors, values of the shortcut dropped in training."""
+        out: Tensor = self.dropout(shortcut) + branch
+        return out
+
+
+class StochasticDepth(nn.Module):
+    """A junction whose branch survives a training step with a given probability (Huang et al. 2016).
+
+    In training the whole batch keeps or loses the branch (equation 2); in evaluation the branch is scaled by
+    the probability (equation 5). The branch is computed all the same: no time is saved, unlike in the paper.
+    """
+
+    def __init__(self, inner: nn.Module, survival: float) -> None:
+        super().__init__()
+        self.inner = inner
+        self.survival = survival
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return the inner junction of `shortcut` and the thinned `branch`, both [n, c, h, w]."""
+        kept = torch.rand((), device=branch.device) < self.survival if self.training else self.survival
+        out: Tensor = self.inner(shortcut, branch * kept)
+        return out
+
+    def extra_repr(self) -> str:
+        """Return what tells two of these apart."""
+        return f"survival={self.survival:g}"
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighed by what the whole image says (Hu et al. 2018, §3): [n, c, h, w] → the same shape."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with each channel scaled between 0 and 1."""
+        weights: Tensor = self.sigmoid(self.expand(self.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+        return x * weights
+
+
+class Bias(nn.Module):
+    """x + b with one trained number b (Fixup)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` shifted."""
+        return x + self.bias
+
+
+class Scale(nn.Module):
+    """a · x with one trained number a (Fixup)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` scaled."""
+        return self.scale * x

@@ -28,6 +28,7 @@ from deepskip.describe.ledger import count
 from deepskip.errors import DivergedError, InputError
 from deepskip.nets.network import Network
 from deepskip.scoring import Score, score
+from deepskip.seeds import derive
 from deepskip.training.precision import autocast, choose_device, choose_precision
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import RunFolder
@@ -251,7 +252,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = p.learning_rate
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        with autocast(self.precision, self.device):
+        with self._random(p.step), autocast(self.precision, self.device):
             logits = self.net(normalise(images, self.data.preprocessing))
         logits = logits.float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
@@ -266,6 +267,13 @@ class _Run:
         p.wrong += int((logits.detach().argmax(1) != labels).sum())
         p.seen += len(labels)
         return value
+
+    @contextlib.contextmanager
+    def _random(self, step: int) -> Iterator[None]:
+        """Let what a net draws in a step (dropout, stochastic depth) be a function of (seed, step)."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "step", step))
+            yield
 
     def _diverged(self, got: str) -> DivergedError:
         p = self.progress

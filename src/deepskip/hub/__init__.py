@@ -1,0 +1,1 @@
+"""Other people's trained networks, with what their files do not say: classes, preprocessing, where they are."""

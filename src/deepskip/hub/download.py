@@ -1,0 +1,50 @@
+"""Files from the network, each checked by SHA-256 and kept in the cache folder: whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepskip.data.store import data_folder
+from deepskip.errors import WorkError
+from deepskip.files import replacing
+from deepskip.hub.importing import file_sha256
+
+TIMEOUT = 30.0
+"""Seconds without an answer after which a server is taken to be away."""
+
+
+def models_folder() -> Path:
+    """Return the folder for downloaded models: `$DEEPSKIP_DATA/models`."""
+    return data_folder() / "models"
+
+
+def fetch(url: str, path: Path, sha256: str | None = None) -> Path:
+    """Return `path`, downloaded from `url` unless it is there already with the right SHA-256.
+
+    `sha256` may be its first digits; None checks nothing and always downloads. Raises WorkError, naming the
+    URL, when there is no network or the content is another; what was at `path` before is then untouched.
+    """
+    if sha256 and path.is_file() and file_sha256(path).startswith(sha256):
+        return path
+    with replacing(path) as beside:
+        _download(url, beside, path)
+        found = file_sha256(beside)
+        if not found.startswith(sha256 or ""):
+            raise WorkError(
+                url, f"a file with SHA-256 {found[:16]}…", f"SHA-256 {sha256[:16] if sha256 else ''}…"
+            )
+    return path
+
+
+def _download(url: str, beside: Path, path: Path) -> None:
+    import pooch
+    import requests
+
+    try:
+        pooch.HTTPDownloader(timeout=TIMEOUT)(url, str(beside), None)
+    except requests.RequestException as error:
+        reason = f"no download ({type(error).__name__})"
+        if error.response is not None:
+            error.response.close()
+            reason = f"no download (status {error.response.status_code})"
+        raise WorkError(url, reason, f"a network connection, or the file at {path}") from error
