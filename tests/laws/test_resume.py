@@ -64,7 +64,6 @@ def test_closed_at_a_step_and_resumed(digits, whole, stop_at: int) -> None:
     assert _timeless(rows) == _timeless([vars(row) for row in whole[1]])
 
 
-@pytest.mark.parametrize("max_steps", [3, 4])
 def test_what_a_net_draws_is_drawn_again(digits) -> None:
     """Stochastic depth and dropout draw numbers in training; the global generator is left alone."""
     spec = ds.zoo.get("resnet_cifar", depth=14, input=(1, 8, 8))
@@ -86,6 +85,7 @@ def test_what_a_net_draws_is_drawn_again(digits) -> None:
     assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
 
 
+@pytest.mark.parametrize("max_steps", [3, 4])
 def test_stopped_after_the_last_step_and_resumed(digits, max_steps: int) -> None:
     """The last epoch is scored although no step is left, and no step is taken beyond the last."""
     recipe = RECIPE.replace(max_steps=max_steps)
