@@ -68,6 +68,8 @@ TIMM = (
     "resnet50c",
     "resnet101c",
     "resnet50_gn",
+    "seresnet18",
+    "seresnet34",
     "seresnet50",
     "seresnet101",
     "seresnet152",

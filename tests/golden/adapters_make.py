@@ -26,6 +26,7 @@ NETS: dict[str, nn.Module] = {
     "torchvision basic": torchvision_resnet.ResNet(torchvision_resnet.BasicBlock, [1, 1, 1, 1], num_classes=7),
     "timm basic": ResNet(BasicBlock, (1, 1, 1, 1), num_classes=7),
     "timm d, squeeze": ResNet(Bottleneck, (1, 1, 1, 1), num_classes=7, block_args={"attn_layer": "se"}, **deep),
+    "timm squeeze of 64": ResNet(BasicBlock, (1, 1, 1, 1), num_classes=7, block_args={"attn_layer": "se"}),
     "timm pre": ResNetV2([1, 1, 1, 2], num_classes=7, conv_layer=create_conv2d, norm_layer=BatchNormAct2d),
     "transformers early stride": ResNetForImageClassification(
         ResNetConfig(

@@ -65,6 +65,7 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
         stages.append(Stage(id=f"s{i + 1}", blocks=tuple(blocks)))
     norm = draw(st.sampled_from(("batch", "batch", "group", "layer", "none", "fixup")))
     least = min(block.channels for stage in stages for block in stage.blocks)
+    squeeze = draw(st.sampled_from((None, None, 1, 2))) if least > 1 else None
     fields: dict[str, object] = {
         "base": draw(st.sampled_from(("resnet_any", "some_net"))),
         "input": shape,
@@ -80,10 +81,13 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
         "initial": "fixup" if norm == "fixup" else draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
         "junction": draw(junctions()),
         "projection": draw(st.sampled_from(("conv", "pool"))),
-        "squeeze": draw(st.sampled_from((None, None, 1, 2))) if least > 1 else None,
+        "squeeze": squeeze,
+        "squeeze_multiple": draw(st.sampled_from((1, 1, 3))) if squeeze else 1,
         "survival": draw(st.sampled_from((1.0, 1.0, 0.5))),
         "zero_last": draw(st.booleans()),
     }
+    if fixed.get("squeeze", squeeze) is None:
+        fields["squeeze_multiple"] = 1
     return Spec(**{**fields, **fixed})
 
 

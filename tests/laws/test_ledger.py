@@ -77,6 +77,7 @@ def test_receptive_field_is_what_gradients_reach(spec: Spec) -> None:
         "norm": "batch",
         "initial": "he_fan_out",
         "squeeze": None,
+        "squeeze_multiple": 1,
         "junction": Junction(),
         "zero_last": False,
     }

@@ -42,7 +42,15 @@ def _silence(block: ResidualBlock) -> None:
 
 
 ORDERS = st.sampled_from(("post", "pre", "relu_before", "relu_only"))  # "norm_after" normalises the sum
-PURE = {"shortcut": "B", "norm": "batch", "initial": "he_fan_out", "junction": Junction(), "squeeze": None}
+PURE = {
+    "shortcut": "B",
+    "norm": "batch",
+    "initial": "he_fan_out",
+    "junction": Junction(),
+    "squeeze": None,
+    "squeeze_multiple": 1,
+    "survival": 1.0,  # stochastic depth scales every branch by its place among all blocks
+}
 
 
 @given(specs(**PURE), ORDERS, st.booleans(), st.integers(0, 99))

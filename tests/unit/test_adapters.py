@@ -57,6 +57,7 @@ SMALL: dict[str, tuple[str, Spec]] = {
         "timm",
         one_block_each(imagenet(50, deep_stem=True, projection="pool", squeeze=16)),
     ),
+    "timm squeeze of 64": ("timm", one_block_each(imagenet(18, squeeze=16, squeeze_multiple=8))),
     "timm pre": ("timm", one_block_each(imagenet(50, order="pre"), last=2)),
     "transformers early stride": (
         "transformers",
@@ -169,7 +170,11 @@ def test_the_golden_tells_a_stride_in_the_wrong_place() -> None:
         ),
         ("torchvision", cifar8(shortcut="B"), "stem: got 3×3; allowed: 7×7/2 then a max-pool"),
         ("timm", imagenet(50, v1=True), "stages.s2.b1"),
-        ("timm", imagenet(18, squeeze=16), "squeeze: got 4 of 64 channels; allowed: 8 in timm"),
+        (
+            "timm",
+            imagenet(18, squeeze=16),
+            "got 4 of 64 channels; allowed: 8 in timm, which rounds",
+        ),
         ("timm", imagenet(50, norm="group", order="pre"), "got one convolution and group normalisers"),
         ("transformers", imagenet(50, order="pre"), "order: got pre"),
         ("transformers", imagenet(50, groups=32, width=128), "b1: got 1×1, 3×3 in 32 groups, 1×1"),

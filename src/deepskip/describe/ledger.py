@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deepskip.describe.spec import ARRANGEMENTS, Conv, Shape, Site, Spec, norm_groups
+from deepskip.describe.spec import ARRANGEMENTS, Conv, Shape, Site, Spec, norm_groups, squeezed
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Walk:
             order = order.removeprefix("nr") if shared and i == 1 else order
             branch = self.run(branch, conv, order, before=True, last=last)
         if self.spec.squeeze:
-            branch = self._squeeze(branch, self.spec.squeeze)
+            branch = self._squeeze(branch)
         self.x = self.tail(self._junction(site, self._shortcut(site, x), branch), arrangement.after)
         return self._line(site.name, inputs, site.outputs)
 
@@ -226,10 +226,10 @@ class _Walk:
             self._keep(_Tensor(shortcut.shape))  # the mask
         return out
 
-    def _squeeze(self, x: _Tensor, reduction: int) -> _Tensor:
+    def _squeeze(self, x: _Tensor) -> _Tensor:
         channels = x.shape.channels
         mean = _Tensor(Shape(channels, 1, 1))
-        narrow = self.conv(mean, Conv(channels=channels // reduction, kernel=1), bias=True)
+        narrow = self.conv(mean, Conv(channels=squeezed(self.spec, channels), kernel=1), bias=True)
         gate = self.conv(self.relu(narrow), Conv(channels=channels, kernel=1), bias=True)
         self._keep(gate)  # its sigmoid, of the same size
         self._keep(x)

@@ -189,6 +189,15 @@ def changes(in_channels: int, block: Block) -> bool:
     return in_channels != block.channels or block.stride != 1
 
 
+def squeezed(spec: Spec, channels: int) -> int:
+    """Return how many channels the squeeze-and-excitation of a block of `channels` has inside."""
+    assert spec.squeeze is not None
+    if spec.squeeze_multiple == 1:
+        return channels // spec.squeeze
+    step = spec.squeeze_multiple
+    return max(step, int(channels / spec.squeeze + step / 2) // step * step)
+
+
 def norm_groups(spec: Spec, channels: int) -> int:
     """Return how many groups a "group" or "layer" normaliser splits `channels` into."""
     return 1 if spec.norm == "layer" else math.gcd(spec.norm_groups, channels)
@@ -229,6 +238,9 @@ class Spec(Value):
     squeeze: Positive | None = None
     """Reduction of the squeeze-and-excitation at the end of each branch, or none (Hu et al. 2018,
     arXiv:1709.01507; 16 in the paper)."""
+    squeeze_multiple: Positive = 1
+    """The squeezed channels are rounded down to whole ones, or with more than 1 to the nearest multiple of this
+    (8 in timm, whose 64-channel blocks squeeze to 8 and not to 4)."""
     survival: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Probability that the last block's branch is kept in a training step, falling linearly from 1 at the first
     (stochastic depth: Huang et al. 2016, arXiv:1603.09382, equation 4)."""
@@ -314,6 +326,8 @@ class Spec(Value):
             channels = self._check_groups(where, channels, block.convs)
             if self.squeeze and channels < self.squeeze:
                 raise InputError(f"{where}: squeeze", self.squeeze, f"at most {channels}, the block's channels")
+        if self.squeeze is None and self.squeeze_multiple != 1:
+            raise InputError("squeeze_multiple", self.squeeze_multiple, "1 where squeeze is none", 1)
         if (self.norm == "fixup") != (self.initial == "fixup"):
             raise InputError(
                 "initial",

@@ -47,6 +47,7 @@ def architecture(name: str) -> Spec | None:
         "order": "pre" if pre else "post",
         "norm": "group" if match["norm"] else "batch",
         "squeeze": 16 if match["squeeze"] else None,
+        "squeeze_multiple": 8 if match["squeeze"] and depth in (18, 34) else 1,  # no change in wider blocks
         "deep_stem": bool(match["stem"]),
         "projection": "pool" if match["stem"] == "d" else "conv",
         "width": 128 if match["wide"] else 64,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, norm_groups
+from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, norm_groups, squeezed
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.initial import initialise
 from deepskip.nets.network import Network
@@ -88,7 +88,7 @@ def _branch(spec: Spec, site: Site, *, shared: bool) -> nn.Sequential:
         parts += _run(spec, channels, conv, order, i, fixup=True, last=i == len(convs))
         channels = conv.channels
     if spec.squeeze:
-        parts.append(("squeeze", SqueezeExcitation(channels, spec.squeeze)))
+        parts.append(("squeeze", SqueezeExcitation(channels, squeezed(spec, channels))))
     return _sequence(parts)
 
 

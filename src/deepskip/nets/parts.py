@@ -150,11 +150,11 @@ class StochasticDepth(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Channels weighed by what the whole image says (Hu et al. 2018, §3): [n, c, h, w] → the same shape."""
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, inside: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
+        self.reduce = nn.Conv2d(channels, inside, 1)
         self.relu = nn.ReLU()
-        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+        self.expand = nn.Conv2d(inside, channels, 1)
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec
+from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, squeezed
 
 Shapes = dict[str, tuple[int, ...]]
 """A layer's tensors: the last part of their names, and their shapes."""
@@ -62,7 +62,7 @@ def _block(spec: Spec, site: Site) -> dict[str, Shapes]:
         found |= _run(spec, f"{site.name}.branch", order, i, inner, conv)
         inner = conv.channels
     if spec.squeeze:
-        small = outputs // spec.squeeze
+        small = squeezed(spec, outputs)
         found[f"{site.name}.branch.squeeze.reduce"] = {"weight": (small, outputs, 1, 1), "bias": (small,)}
         found[f"{site.name}.branch.squeeze.expand"] = {"weight": (outputs, small, 1, 1), "bias": (outputs,)}
     if site.shortcut == "projection":

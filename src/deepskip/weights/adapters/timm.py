@@ -7,7 +7,7 @@ and compute something else; their checkpoints cannot be told apart by names, and
 
 from __future__ import annotations
 
-from deepskip.describe.spec import Spec
+from deepskip.describe.spec import Spec, squeezed
 from deepskip.errors import InputError
 from deepskip.weights.adapters.classic import rename
 from deepskip.weights.adapters.layers import expand, layers, positions
@@ -70,9 +70,14 @@ def _pre(spec: Spec) -> dict[str, str]:
 
 
 def _check_squeeze(spec: Spec) -> None:
-    for site in spec.sites() if spec.squeeze else ():
+    if not spec.squeeze:
+        return
+    theirs = spec.replace(squeeze_multiple=8)
+    for site in spec.sites():
         channels = site.outputs.channels
-        theirs = max(8, int(channels / 16 + 4) // 8 * 8)
-        if channels // 16 != theirs:
-            where, got = f"{spec.name}: {site.name}: squeeze", f"{channels // 16} of {channels} channels"
-            raise InputError(where, got, f"{theirs} in timm, which rounds to multiples of 8")
+        ours, wanted = squeezed(spec, channels), squeezed(theirs, channels)
+        if ours != wanted:
+            where, got = f"{spec.name}: {site.name}: squeeze", f"{ours} of {channels} channels"
+            raise InputError(
+                where, got, f"{wanted} in timm, which rounds to multiples of 8", "squeeze_multiple=8"
+            )
