@@ -233,3 +233,20 @@ def test_a_study_goes_on_past_a_diverged_cell(deepskip: Command) -> None:
     assert all(row["train_error"] is None for row in said.json["rows"])
     assert said.json["verdict"]["pays"] is None
     assert Path("s/report.html").exists()
+
+
+def test_a_drawing_overwrites_nothing_unasked(deepskip: Command) -> None:
+    Path("kept.svg").write_text("mine")
+    said = deepskip("describe", "resnet8_cifar", "--draw", "kept.svg")
+    assert (said.code, "a file that is there already" in said.error) == (2, True)
+    assert Path("kept.svg").read_text() == "mine"
+    assert deepskip("describe", "resnet8_cifar", "--draw", "kept.svg", "--force").code == 0
+    assert Path("kept.svg").read_text().startswith("<?xml")
+    for place, says in ((".", "no file name"), ("kept.svg/in.svg", "which is a file"), ("", "no file name")):
+        said = deepskip("describe", "resnet8_cifar", "--draw", place)
+        assert (said.code, says in said.error) == (2, True), said.err
+
+
+def test_a_depth_between_two_rules_gets_the_nearest_of_both(deepskip: Command) -> None:
+    said = deepskip("describe", "preresnet_cifar", "--depth", 1000)
+    assert said.error.endswith("allowed: 6n + 2, or 9n + 2 from 164 on (bottlenecks); nearest: 998 or 1001")

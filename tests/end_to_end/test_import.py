@@ -170,6 +170,72 @@ def test_wrong_options(
     assert not Path("model.safetensors").exists()
 
 
+def _with(name: str, change: Callable[[Tensor], object]) -> dict[str, object]:
+    tensors: dict[str, object] = dict(theirs(ds.zoo.get("resnet8_cifar"), "cifar"))
+    tensors[name] = change(tensors[name])  # type: ignore[arg-type]
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("conv1.weight", lambda t: t.to_sparse(), "conv1.weight: got a sparse tensor; allowed: dense"),
+        ("conv1.weight", lambda t: t.to("meta"), "conv1.weight: got a meta (without values) tensor"),
+        ("conv1.weight", lambda t: t.to(torch.complex64), "conv1.weight: got a complex tensor"),
+        (
+            "conv1.weight",
+            lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+            "conv1.weight: got a quantised tensor",
+        ),
+        ("conv1.weight", lambda t: t.long(), "conv1.weight: got a tensor of int64; allowed: floating-point"),
+        ("bn1.running_var", lambda t: -t, "bn1.running_var: got a variance below 0"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.*", "ignore:.*[Qq]uant.*")
+def test_tensors_that_are_no_weights(
+    deepskip: Command, name: str, change: Callable[[Tensor], object], says: str
+) -> None:
+    torch.save(_with(name, change), "odd.pth")
+    said = deepskip("import", "odd.pth", "--net", "resnet8_cifar")
+    assert said.code == 2
+    assert says in said.error
+    assert not Path("model.safetensors").exists()
+
+
+def test_a_dictionary_that_holds_itself(deepskip: Command) -> None:
+    endless: dict[str, object] = {}
+    endless["state_dict"] = endless
+    torch.save(endless, "endless.pth")
+    said = deepskip("import", "endless.pth", "--net", "resnet8_cifar")
+    assert (said.code, "a file without named tensors" in said.error) == (2, True)
+
+
+def test_a_wrong_source_names_the_right_one(deepskip: Command, checkpoint: Callable[..., Path]) -> None:
+    said = deepskip("import", checkpoint(), "--net", "resnet8_cifar", "--from", "torchvision")
+    assert said.error.endswith("nearest: --from cifar")
+
+
+def test_a_library_s_own_name_means_its_own_net(deepskip: Command) -> None:
+    """The zoo's resnet26 has basic blocks; timm's, and so this file, bottlenecks."""
+    torch.save(theirs(ds.zoo.imagenet(26, block="bottleneck"), "timm"), "resnet26.pth")
+    said = deepskip("import", "resnet26.pth", "--net", "resnet26", "--json")
+    assert (said.code, said.json["name"]) == (0, "resnet26_bottleneck"), said.err
+
+
+def test_outputs_that_are_not_finite_are_said(deepskip: Command, checkpoint: Callable[..., Path]) -> None:
+    deepskip("import", checkpoint(), "--net", "resnet8_cifar")
+    model = ds.load("model.safetensors")
+    model.net.get_parameter("head.linear.weight").data.mul_(1e38).mul_(1e3)
+    model.net.get_parameter("head.linear.weight").data.nan_to_num_(posinf=3e38, neginf=-3e38)
+    ds.weights.store.save(Path("large.safetensors"), model.net, model.header)
+    for label in model.classes[:2]:
+        Path("photos", label).mkdir(parents=True)
+        for i in range(3):
+            picture(Path("photos", label, f"{i}.png"))
+    said = deepskip("evaluate", "large.safetensors", "photos")
+    assert (said.code, "outputs that are not finite" in said.error) == (1, True)
+
+
 def test_class_names_must_differ(deepskip: Command, checkpoint: Callable[..., Path]) -> None:
     for text, says in (("a\na\n", "'a' twice"), ("a\n\nb\n", "an empty line"), ("", "no names")):
         Path("names.txt").write_text(text)

@@ -111,6 +111,8 @@ def _explain(error: CycloptsError) -> str:
         group = study if command.startswith("study") else app
         names = [name for name in group if not name.startswith("-")]
         return _line(where, f"unknown command {word!r}", choices(names), nearest(word, names))
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        return _line(where, f"{error.unused_tokens[0]!r} too many", f"what `{where} --help` shows", None)
     if isinstance(error, cyclopts.CoercionError) and error.token is not None:
         option = error.token.keyword or (error.argument.name if error.argument else "argument")
         words = {"int": "a whole number", "float": "a number", "bool": "true or false"}

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepskip.cli.show import Output, Whole, columns, count, size
+from deepskip.cli.show import Output, Whole, check_new, columns, count, size
 from deepskip.errors import InputError, choices, nearest
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def describe(
     batch: Whole = 128,
     draw: Path | None = None,
     view: str | None = None,
+    force: bool = False,
     output: Output = Output(),
 ) -> None:
     """Show a network's blocks as a table, with its totals and its memory at a batch size; draw it if asked.
@@ -101,6 +102,8 @@ def describe(
         Draw the network into this file, an .svg or a .png.
     view
         What to draw: `net` (the default), `twin`, `skip`, `identity`, `convolution` or `paths`.
+    force
+        Overwrite the drawing when it is there already.
     """
     from deepskip.describe import ledger
 
@@ -109,7 +112,7 @@ def describe(
     cost = ledger.count(spec)
     if batch < 1:
         raise InputError("--batch", batch, "a whole number from 1", 1)
-    drawn = _draw(spec, draw, view, _command(net, depth, plain))
+    drawn = _draw(spec, draw, view, force, _command(net, depth, plain))
     memory = cost.activation_bytes(batch)
     if output.json:
         return output.result(
@@ -140,7 +143,7 @@ def describe(
     return None
 
 
-def _draw(spec: Spec, path: Path | None, view: str | None, command: str) -> Path | None:
+def _draw(spec: Spec, path: Path | None, view: str | None, force: bool, command: str) -> Path | None:
     if path is None:
         if view is not None:
             raise InputError("--view", f"{view} without --draw", "--draw FILE.svg --view VIEW")
@@ -149,6 +152,7 @@ def _draw(spec: Spec, path: Path | None, view: str | None, command: str) -> Path
     from deepskip.figures.style import suffix_of, write
 
     suffix_of(path)
+    check_new("--draw", path, force=force)
     view = view or "net"
     return write(draw(spec, view), path, f"{command} --draw {shlex.quote(path.name)} --view {view}")
 

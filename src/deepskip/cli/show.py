@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
@@ -121,6 +122,17 @@ def _console(file: Any, *, markup: bool = True) -> Console:
     from rich.console import Console
 
     return Console(file=file, width=None if file.isatty() else WIDE, highlight=False, markup=markup)
+
+
+def check_new(option: str, path: Path, *, force: bool) -> None:
+    """Refuse to write where a folder is, or a file that nobody said may go. Raises InputError."""
+    if path.is_dir():
+        raise InputError(option, f"{path}, a folder", "a file")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise InputError(option, f"{path}, a file that is there already", "a new file, or --force", "--force")
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(option, f"{path}, inside {above}, which is a file", "a file in a folder")
 
 
 typed: list[str] = []  # the command line's words, for reports

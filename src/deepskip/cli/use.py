@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from deepskip.cli.show import Output, Whole, columns
-from deepskip.errors import InputError
+from deepskip.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from deepskip.scoring import Score
@@ -46,6 +46,8 @@ def evaluate(model: Path, data: str, /, *, device: str = "auto", output: Output 
     if not len(split):
         raise InputError(data, "no readable validation image", "at least one")
     found = score(loaded.net, split, loaded.preprocessing)
+    if not math.isfinite(found.loss):
+        raise WorkError(model, "outputs that are not finite", "a whole model; this one is damaged or diverged")
     if output.json:
         return output.result(_score_dict(found, loaded.classes))
     output.say(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deepskip.cli.show import Output, count
+from deepskip.cli.show import Output, Whole, check_new, count
 from deepskip.errors import InputError, choices, nearest
 
 Given = Annotated[str, Parameter(name="--from")]
@@ -18,14 +18,14 @@ def import_(
     /,
     *,
     net: str,
-    depth: int | None = None,
+    depth: Whole | None = None,
     source: Given = "auto",
     classes_from: Path | None = None,
     out: Path = Path("model.safetensors"),
-    size: int | None = None,
-    resize: int | None = None,
+    size: Whole | None = None,
+    resize: Whole | None = None,
     interpolation: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     force: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -67,25 +67,34 @@ def import_(
         Overwrite the model file when it is there already.
     """
     from deepskip.hub.architectures import find
-    from deepskip.hub.importing import import_file, read_class_names
-    from deepskip.weights.adapters.translate import SOURCES
+    from deepskip.hub.importing import import_tensors, read_class_names
+    from deepskip.weights.adapters.translate import SOURCES, detect
+    from deepskip.weights.foreign import read_tensors
     from deepskip.weights.store import save
 
-    if out.is_dir() or (out.exists() and not force):
-        got = "a folder" if out.is_dir() else "a file that is there already"
-        raise InputError("--out", f"{out}, {got}", "a new file, or --force" if not out.is_dir() else "a file")
+    check_new("--out", out, force=force)
     if source != "auto" and source not in SOURCES:
         raise InputError("--from", repr(source), choices([*SOURCES, "auto"]), nearest(source, SOURCES))
     classes = read_class_names(classes_from) if classes_from else None
-    spec = find(net, depth, source)
-    made = import_file(
-        file, spec, source, classes=classes, size=size, resize=resize, interpolation=interpolation, seed=seed
+    find(net, depth, source)  # a wrong name is said before a large file is read
+    tensors = read_tensors(file)
+    known = detect(tensors, where=file) if source == "auto" else source
+    made = import_tensors(
+        tensors,
+        find(net, depth, known),
+        known,
+        path=file,
+        classes=classes,
+        size=size,
+        resize=resize,
+        interpolation=interpolation,
+        seed=seed,
     )
     save(out, made.net, made.header)
     for note in made.notes:
         output.warn(note)
     params = sum(parameter.numel() for parameter in made.net.parameters())
-    prepared, known = made.header.preprocessing, str(made.header.provenance["source"])
+    prepared = made.header.preprocessing
     if output.json:
         return output.result(
             {

@@ -33,7 +33,14 @@ def cifar(
     deep = pre and depth >= CIFAR_TURN and (depth - 2) % 9 == 0
     kind: Kind = block or ("bottleneck" if deep else "basic")
     layers = 3 if kind == "bottleneck" else layers_per_skip
-    n = exact(depth, 3 * layers, f"{3 * layers}n + 2")
+    rule = f"{3 * layers}n + 2"
+    if pre and kind == "basic" and block is None and layers_per_skip == 2:
+        rule += f", or 9n + 2 from {CIFAR_TURN} on (bottlenecks)"
+        if depth > CIFAR_TURN and (depth - 2) % 6:
+            near = sorted({(depth - 2) // step * step + 2 + up * step for step in (6, 9) for up in (0, 1)})
+            closest = sorted(near, key=lambda other: abs(other - depth))[:2]
+            raise InputError("depth", depth, rule, " or ".join(map(str, sorted(closest))))
+    n = exact(depth, 3 * layers, rule)
     branch = bottleneck if kind == "bottleneck" else functools.partial(straight, layers=layers)
     suffix = "" if layers_per_skip == 2 else f"_skip{layers_per_skip}"
     suffix += "_bottleneck" if kind == "bottleneck" and not deep else ""

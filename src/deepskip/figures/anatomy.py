@@ -159,7 +159,7 @@ def gate_words(spec: Spec) -> str:
     """Return what g or α stands for in the junction, or "" where there is neither."""
     if spec.junction.kind in ("exclusive_gate", "shortcut_gate"):
         return "g = σ(W·shortcut + b)"
-    return "α: a trained number" if spec.junction.kind == "learned" else ""
+    return "α, the branch's factor: a trained number" if spec.junction.kind == "learned" else ""
 
 
 def sum_words(spec: Spec, x: str = "x") -> str:
@@ -175,7 +175,10 @@ def shortcut_words(spec: Spec) -> str:
     """Return what dashed shortcuts do in this net."""
     if spec.shortcut == "A":
         return "zeros for new channels (option A)"
-    return "1×1 convolution" + (", option C: in every block" if spec.shortcut == "C" else " (option B)")
+    pooled = "average pool, then " if spec.projection == "pool" else ""
+    return f"{pooled}1×1 convolution" + (
+        ", option C: in every block" if spec.shortcut == "C" else " (option B)"
+    )
 
 
 def habits(spec: Spec) -> list[str]:

@@ -165,7 +165,7 @@ def _draw_shares(axes: Axes, shares: Sequence[float], low: int, high: int) -> No
                 heights += [0.0, shares[k], shares[k], 0.0]
         if edges:
             axes.fill_between(edges, heights, color=fill, linewidth=0, zorder=2 + inner)
-    ticks = sorted({0, n // 2, n})
+    ticks = range(n + 1) if n <= 12 else sorted({0, n // 2, n})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xlabel("branches that a path goes through", size=SMALL)
 

@@ -197,9 +197,12 @@ def write(figure: Figure, path: Path, command: str = "") -> Path:
 
 def suffix_of(path: Path) -> str:
     """Return ".svg" or ".png", whichever `path` ends in. Raises InputError for another ending."""
-    if path.suffix not in {".svg", ".png"}:
+    if not path.name:
+        raise InputError(repr(str(path)), "no file name", "a name that ends in .svg or .png", "net.svg")
+    suffix = path.suffix.lower()
+    if suffix not in {".svg", ".png"}:
         raise InputError(path, f"the ending {path.suffix!r}", ".svg or .png", path.with_suffix(".svg").name)
-    return path.suffix
+    return suffix
 
 
 def _words(figure: Figure) -> dict[str, str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
@@ -27,11 +30,19 @@ class Imported(NamedTuple):
     """What its user should know: a head that was left out, preprocessing that was taken for granted."""
 
 
-def import_file(
-    path: Path | str,
+def import_file(path: Path | str, spec: Spec, source: str = "auto", **given: Any) -> Imported:
+    """Return the network in the checkpoint at `path`; what is `given` is `import_tensors`'s own."""
+    tensors = read_tensors(path)
+    known = detect(tensors, where=path) if source == "auto" else source
+    return import_tensors(tensors, spec, known, path=path, **given)
+
+
+def import_tensors(
+    tensors: Mapping[str, Tensor],
     spec: Spec,
-    source: str = "auto",
+    known: str,
     *,
+    path: Path | str,
     classes: tuple[str, ...] | None = None,
     prepared: Preprocessing | None = None,
     size: int | None = None,
@@ -40,15 +51,13 @@ def import_file(
     origin: str | None = None,
     seed: int = 0,
 ) -> Imported:
-    """Return the network in the checkpoint at `path`, which is `spec` but for its classes.
+    """Return the network that `tensors`, read from `path`, are in the library `known`.
 
-    `classes` are the class names, by default the usual ones for the head's size; another number of them than
-    the head has keeps the body and starts a new head from `seed`. `prepared` is the preprocessing; without it,
-    the source's usual one, with the `size`, `resize` and `interpolation` that are given. `origin` is said in
-    the provenance. Raises InputError.
+    It is `spec` but for its classes. `classes` are the class names, by default the usual ones for the head's
+    size; another number of them than the head has keeps the body and starts a new head from `seed`. `prepared`
+    is the preprocessing; without it, the source's usual one, with the `size`, `resize` and `interpolation` that
+    are given. `origin` is said in the provenance. Raises InputError.
     """
-    tensors = read_tensors(path)
-    known = detect(tensors, where=path) if source == "auto" else source
     net, notes = translate(
         tensors, spec, known, classes=len(classes) if classes else None, seed=seed, where=path
     )

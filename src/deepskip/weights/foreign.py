@@ -36,11 +36,14 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(path, "a folder" if path.is_dir() else "no such file", FORMATS)
+        there = "not a regular file" if path.exists() else "no such file"
+        raise InputError(path, "a folder" if path.is_dir() else there, FORMATS)
     with path.open("rb") as file:
         start = file.read(9)
     found = _read_safetensors(path) if _is_safetensors(path, start) else _read_torch(path, start)
     tensors = {name: value for name, value in _unwrap(found).items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        _check_kind(path, name, value)
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise InputError(path, "a file without named tensors", FORMATS)
     return _strip(path, tensors)
@@ -68,17 +71,20 @@ def translate(
     where: object = "checkpoint",
 ) -> tuple[Network, list[str]]:
     """Return the network that foreign `tensors` are, and notes: `load_foreign` after reading."""
+    found = _detected(tensors)
     source = detect(tensors, where=where) if source == "auto" else source
     try:
         table = names(spec, source)
     except InputError as error:
         near = error.nearest or nearest_net(tensors, source)
+        near = f"--from {found}" if found not in (None, source) else near
         raise InputError(error.where, error.got, error.allowed, near) from error
     head = {ours: table[ours] for ours in ("head.linear.weight", "head.linear.bias")}
     weight = tensors.get(head["head.linear.weight"])
     rows = len(weight) if weight is not None and weight.ndim else None
     spec = spec.replace(classes=classes or rows or spec.classes)
-    _check(where, spec, source, {**tensors, **_blank(spec, source, head)} if rows != spec.classes else tensors)
+    given = {**tensors, **_blank(spec, source, head)} if rows != spec.classes else tensors
+    _check(where, spec, source, given, found)
 
     net = build(spec, seed)
     notes = []
@@ -88,7 +94,9 @@ def translate(
         had = f"the file's head has {rows} classes" if rows else "the file has no head"
         notes.append(f"{had}: the new head for {spec.classes} classes is untrained (seed {seed})")
     notes += _remarks(tensors)
-    net.load_state_dict(from_foreign(spec, tensors, source, where=where))
+    state = from_foreign(spec, tensors, source, where=where)
+    _check_values(where, net, state, table)
+    net.load_state_dict(state)
     return net.eval(), notes
 
 
@@ -108,16 +116,36 @@ def nearest_net(tensors: Mapping[str, Tensor], source: str) -> str | None:
     return best[1] if best else None
 
 
-def _check(where: object, spec: Spec, source: str, tensors: Mapping[str, Tensor]) -> None:
+def _detected(tensors: Mapping[str, Tensor]) -> str | None:
+    try:
+        return detect(tensors)
+    except InputError:
+        return None
+
+
+def _check(where: object, spec: Spec, source: str, tensors: Mapping[str, Tensor], found: str | None) -> None:
     rows = differences(shapes(spec, source), tensors)
     if not rows:
         return
     (key, got, wanted), others = rows[0], [row[0] for row in rows[1:4]]
     more = f" ({len(rows)} tensors differ, also {', '.join(others)})" if others else ""
-    near = nearest_net(tensors, source)
+    # timm's and torchvision's names are alike, so what was found only hints between other pairs.
+    other = found not in (None, source) and {found, source} != {"timm", "torchvision"}
+    near = f"--from {found}" if other else nearest_net(tensors, source)
     raise InputError(
         f"{where}: {key}", got, f"{wanted} in {spec.name}{more}", None if near == spec.name else near
     )
+
+
+def _check_values(where: object, net: Network, state: Mapping[str, Tensor], table: Mapping[str, str]) -> None:
+    """Refuse weights in whole numbers, which are what a cast left of them, and variances below zero."""
+    for name, own in net.state_dict().items():
+        value = state[name]
+        if own.is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise InputError(f"{where}: {table[name]}", f"a tensor of {kind}", "floating-point numbers")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise InputError(f"{where}: {table[name]}", "a variance below 0", "variances of 0 and more")
 
 
 def _blank(spec: Spec, source: str, head: Mapping[str, str]) -> dict[str, Tensor]:
@@ -173,9 +201,22 @@ def _line(error: Exception) -> str:
     return text[:120] or type(error).__name__
 
 
+def _check_kind(path: Path, name: object, tensor: Tensor) -> None:
+    """Refuse what no weight of a net is: sparse, quantised, complex, without values. Raises InputError."""
+    kinds = {"sparse": tensor.layout != torch.strided, "quantised": tensor.is_quantized}
+    kinds |= {"complex": tensor.is_complex(), "meta (without values)": tensor.is_meta}
+    for kind, found in kinds.items():
+        if found:
+            raise InputError(f"{path}: {name}", f"a {kind} tensor", "dense real numbers")
+
+
 def _unwrap(found: object) -> dict[Any, Any]:
     """Return the innermost dictionary that holds the tensors."""
+    outer: list[object] = []  # a file may hold a dictionary that holds itself
     while isinstance(found, dict) and not any(isinstance(value, Tensor) for value in found.values()):
+        outer.append(found)
+        if sum(one is found for one in outer) > 1:
+            return {}
         found = next((found[key] for key in _CONTAINERS if isinstance(found.get(key), dict)), None)
     return dict(found) if isinstance(found, dict) else {}
 
