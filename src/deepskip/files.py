@@ -29,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with beside.open("r+b") as file:
                 os.fsync(file.fileno())
             beside.replace(path)
+            _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -58,6 +59,16 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*.part"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the renaming itself reach the disk, where the system can do that."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _umask() -> int:

@@ -19,9 +19,12 @@ from deepskip.data.decode import SUFFIXES, preprocess_file
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices
 from deepskip.hub import addresses
+from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.scoring import BATCH, Score, score
 from deepskip.weights import store
+
+HEAD = "head.linear."
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,27 @@ class Model:
         return sources.open_dataset(
             data, preprocessing=self.preprocessing, classes=self.classes, progress=progress
         )
+
+    def adapted(self, data: Dataset, seed: int = 0) -> tuple[Network, list[str]]:
+        """Return a network for `data` that begins with this one's values, in training mode, and notes.
+
+        With the same classes in the same order it is this network; with others the body is kept and a new head
+        starts from `seed`. The input may have another size, not other colours. Raises InputError.
+        """
+        channels = self.net.spec.input[0]
+        if data.input[0] != channels:
+            raise InputError(
+                f"{data.name}: channels", data.input[0], f"{channels}, as {self.net.spec.name} has"
+            )
+        net = build(self.net.spec.replace(input=data.input, classes=len(data.classes)), seed)
+        state = self.net.state_dict()
+        if data.classes == self.classes:
+            net.load_state_dict(state)
+            return net, []
+        net.load_state_dict({**state, **{k: v for k, v in net.state_dict().items() if k.startswith(HEAD)}})
+        return net, [
+            f"other classes than the model's: a new head for {len(data.classes)} of them (seed {seed})"
+        ]
 
     def _ranked(self, probabilities: Tensor) -> dict[str, float]:
         values, order = probabilities.sort(descending=True, stable=True)

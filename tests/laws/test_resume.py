@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 import deepskip as ds
-from deepskip.errors import DivergedError, InputError
+from deepskip.errors import DivergedError, InputError, WorkError
 from deepskip.training import engine
-from deepskip.training.engine import EpochEnded, Finished, Started, Stepped, fit
+from deepskip.training.engine import fit
+from deepskip.training.events import EpochEnded, Finished, Noted, Started, Stepped
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import read_rows
+from deepskip.training.way import Way
 
 RECIPE = Recipe(epochs=3, batch=240, lr=0.05, hold_lr=0.01, hold_error=95.0)  # 6 steps an epoch
 
@@ -85,6 +88,109 @@ def test_what_a_net_draws_is_drawn_again(digits) -> None:
     assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
 
 
+EVERYTHING = RECIPE.replace(
+    ema=0.9,
+    mixup=0.4,
+    cutmix=1.0,
+    erase=0.5,
+    trivial=True,
+    accumulate=2,
+    clip=1.0,
+    label_smoothing=0.1,
+    class_weights="balanced",
+    freeze=("stem",),
+    patience=2,
+)
+
+
+@pytest.mark.parametrize("stop_at", [2, 6, 11, 18])
+def test_with_everything_on(digits, stop_at: int) -> None:
+    """The average, the mixing, what is erased and what is frozen go on as they would have."""
+    whole, net = _net(), _net()
+    rows = [event for event in fit(whole, digits, EVERYTHING, out="whole") if isinstance(event, EpochEnded)]
+    events = fit(_net(), digits, EVERYTHING, out="run", each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == stop_at:
+            break
+    events.close()
+    again = list(fit(net, digits, EVERYTHING, out="run", resume=True))
+    assert isinstance(again[-1], Finished)
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
+    assert _timeless(read_rows(Path("run/metrics.jsonl"))) == _timeless([vars(row) for row in rows])
+    kept, best = load_file("run/model.safetensors"), load_file("run/best.safetensors")
+    assert all(torch.equal(t, kept[name]) for name, t in whole.state_dict().items())  # the average is saved
+    assert all(torch.equal(t, best[name]) for name, t in load_file("whole/best.safetensors").items())
+    assert torch.equal(whole.stem.conv1.weight, _net().stem.conv1.weight)  # frozen
+
+
+def test_patience_ends_a_run_and_keeps_its_best_epoch(digits, monkeypatch) -> None:
+    errors = iter([50.0, 30.0, 40.0, 35.0, 20.0])
+    real = engine.score_together
+    monkeypatch.setattr(engine, "score_together", lambda *a: replace(real(*a), error=next(errors)))
+    recipe = RECIPE.replace(epochs=5, patience=2)
+    rows = [e for e in fit(_net(), digits, recipe, out="run") if isinstance(e, EpochEnded)]
+    assert [row.val_error for row in rows] == [50.0, 30.0, 40.0, 35.0]
+    assert ds.load("run/best.safetensors").header.metrics["epoch"] == 2
+    assert ds.load("run").header.metrics["epoch"] == 4
+    assert not any(isinstance(e, EpochEnded) for e in fit(_net(), digits, recipe, out="run", resume=True))
+
+
+def test_a_folder_that_is_removed_meanwhile_is_written_again(digits, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    for event in fit(_net(), digits, RECIPE, out="run"):
+        if isinstance(event, EpochEnded) and event.epoch == 1:
+            shutil.rmtree("run")
+    assert [row["epoch"] for row in read_rows(Path("run/metrics.jsonl"))] == [1, 2, 3]
+    assert Path("run/config.json").exists()
+    assert ds.load("run").header.metrics["epoch"] == 3
+
+
+def test_the_last_two_states_are_kept_and_a_damaged_one_is_left_out(digits, whole, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(engine, "SAVE_WITHIN", 0.0)
+    monkeypatch.setattr(engine, "SAVE_SHARE", math.inf)
+    events = fit(_net(), digits, RECIPE, out="run", each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 9:
+            break
+    events.close()
+    states = sorted(Path("run/state").glob("checkpoint-*.pt"))
+    assert [path.name for path in states] == ["checkpoint-0000000008.pt", "checkpoint-0000000009.pt"]
+    states[1].write_bytes(states[1].read_bytes()[:-200])
+    net = _net()
+    again = list(fit(net, digits, RECIPE, out="run", resume=True))
+    assert isinstance(again[0], Started)
+    assert again[0].step == 8
+    assert isinstance(again[1], Noted)
+    assert "checkpoint-0000000009.pt: a damaged state" in again[1].text
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole[0].items())
+
+
+def test_out_of_memory_is_one_line_that_names_a_batch(digits, monkeypatch) -> None:
+    def fails(*args):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(engine.Stepper, "_gradient", fails)
+    with pytest.raises(WorkError, match=r"step 1 of 18: got no memory left for 240 images.*--batch 120"):
+        list(fit(_net(), digits, RECIPE, out="run"))
+
+
+def test_the_way_of_a_run_is_kept_when_it_goes_on(digits) -> None:
+    way = Way(memory_format="contiguous", threads=1)
+    events = fit(_net(), digits, RECIPE, out="run", way=way, each_step=True)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 4:
+            break
+    events.close()
+    whole, net = _net(), _net()
+    for _ in fit(whole, digits, RECIPE, way=way):
+        pass
+    for _ in fit(net, digits, RECIPE, out="run", resume=True):
+        pass
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole.state_dict().items())
+    assert json.loads(Path("run/config.json").read_text())["way"]["memory_format"] == "contiguous"
+
+
 @pytest.mark.parametrize("max_steps", [3, 4])
 def test_stopped_after_the_last_step_and_resumed(digits, max_steps: int) -> None:
     """The last epoch is scored although no step is left, and no step is taken beyond the last."""
@@ -110,16 +216,16 @@ def test_ctrl_c_in_a_callers_loop_saves_between_steps(digits, whole) -> None:
         for event in fit(_net(), digits, RECIPE.replace(epochs=50), out="long"):
             if isinstance(event, Started):
                 timer.start()
-    assert Path("long/state/checkpoint.pt").exists()
+    assert list(Path("long/state").glob("checkpoint-*.pt"))
     assert ds.load("long").header.provenance["step"] > 0
 
     events = fit(_net(), digits, RECIPE, out="run")
     original, count = engine._Run._step, iter(range(99))
 
-    def interrupted(run, images, labels):
+    def interrupted(run, batch):
         if next(count) == 8:
             signal.raise_signal(signal.SIGINT)  # in the middle of a step
-        return original(run, images, labels)
+        return original(run, batch)
 
     engine._Run._step = interrupted
     try:
@@ -157,42 +263,23 @@ def test_a_run_killed_before_its_config_was_written_begins_anew(digits) -> None:
     assert not Path("run/.config.json.123.part").exists()
 
 
-_CHILD = """
-import deepskip as ds, torch, sys
-from deepskip.training.recipe import Recipe
-from deepskip.training import engine
-engine.SAVE_EVERY = 0.0
-torch.set_num_threads(1)
-data = ds.data.open("digits")
-net = ds.build(ds.zoo.get("resnet8_cifar", input=(1, 8, 8)))
-for event in ds.fit(net, data, Recipe.from_json(sys.argv[1]), out="run", resume=True):
-    print(event, flush=True)
-"""
+KILLS = 20
 
 
-def test_killed_at_random_moments_and_resumed(whole) -> None:
-    moments, kills = random.Random(0), 0
-    for _ in range(40):
-        child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, RECIPE.to_json()], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        child.stdout.readline()  # it has begun
-        if kills == 6:
-            child.communicate()
-            break
-        time.sleep(moments.uniform(0, 0.5))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-        kills += child.returncode == -signal.SIGKILL
-        if child.returncode == 0:
-            break
-    assert kills >= 2
+def test_killed_at_random_moments_and_resumed(digits) -> None:
+    """More kills than the run has time for would end it early; so it is a longer run, with everything on."""
+    recipe = EVERYTHING.replace(epochs=20, patience=None)
+    net = _net()
+    rows = [event for event in fit(net, digits, recipe) if isinstance(event, EpochEnded)]
+    script = [sys.executable, str(Path(__file__).with_name("killing.py")), str(KILLS), "0", recipe.to_json()]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == KILLS
     found = load_file("run/model.safetensors")
-    for name, tensor in whole[0].items():
+    for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, found[name]), name
-    assert _timeless(read_rows(Path("run/metrics.jsonl"))) == _timeless([vars(row) for row in whole[1]])
-    assert not list(Path("run").glob("*.part"))  # what a kill left half-written was swept
+    assert _timeless(read_rows(Path("run/metrics.jsonl"))) == _timeless([vars(row) for row in rows])
+    assert not list(Path("run").rglob("*.part"))  # what a kill left half-written was swept
 
 
 def test_the_same_run_twice_is_the_same_bits(digits, whole) -> None:
@@ -313,6 +400,7 @@ def test_lost_metrics_come_back_from_the_state(digits) -> None:
 def test_a_damaged_state_is_refused_without_running_it(digits) -> None:
     for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
         pass
-    Path("run/state/checkpoint.pt").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"checkpoint\.pt: got a damaged state"):
+    for path in Path("run/state").glob("checkpoint-*.pt"):
+        path.write_bytes(b"half")
+    with pytest.raises(InputError, match=r"state: got only damaged states"):
         fit(_net(), digits, RECIPE.replace(epochs=1), out="run", resume=True)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from deepskip.cli.show import Output, Whole, command_line, count, duration
+from deepskip.cli.prepare import build_net, fastest_way, initial_model, open_data
+from deepskip.cli.show import Output, Whole, columns, command_line, count, duration
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
     from deepskip.data.dataset import Dataset
     from deepskip.nets.network import Network
-    from deepskip.training.engine import EpochEnded, Started
+    from deepskip.training.events import EpochEnded, Event, Started
     from deepskip.training.recipe import Recipe
+    from deepskip.training.way import Way
+
+NET = "resnet18"
 
 Settings = Annotated[
     tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False, show_default=False)
@@ -26,9 +32,10 @@ def train(
     data: str,
     /,
     *,
-    net: str = "resnet18",
+    net: str | None = None,
     depth: Whole | None = None,
     plain: bool = False,
+    init: str | None = None,
     epochs: Whole | None = None,
     batch: Whole | None = None,
     lr: float | None = None,
@@ -39,6 +46,9 @@ def train(
     resume: bool = False,
     device: str = "auto",
     precision: str = "auto",
+    tune: Literal["auto", "off", "again"] = "auto",
+    find_lr: bool = False,
+    track: bool = False,
     output: Output = Output(),
 ) -> None:
     """Train a network on images and keep the run in a folder: model, metrics, report, what resuming needs.
@@ -47,7 +57,8 @@ def train(
 
     - `deepskip train photos/ --net resnet34`
     - `deepskip train cifar10 --net resnet_cifar --depth 38`
-    - `deepskip train digits --net resnet20_cifar --epochs 5 --out runs/d20`
+    - `deepskip train photos/ --init r50.safetensors --set freeze=stem,stages.s1 --lr 0.01`
+    - `torchrun --nproc-per-node=2 -m deepskip train photos/ --net resnet50`
 
     Parameters
     ----------
@@ -55,11 +66,14 @@ def train(
         `digits`, `fashion-mnist`, `cifar10`, `cifar100`, or a folder: `train/<class>/*` with `val/<class>/*`,
         or one folder of classes.
     net
-        A zoo name (see `deepskip nets`), or a family with `--depth`.
+        A zoo name (see `deepskip nets`), or a family with `--depth`; `resnet18` by default.
     depth
         Number of layers, with a family's name.
     plain
         Train the plain twin: the same net without shortcuts.
+    init
+        Begin with this model's net and values: a run folder, a `model.safetensors`, or an address. Other
+        classes get a new head.
     epochs
         Passes over the training images; the recipe says by default.
     batch
@@ -69,7 +83,7 @@ def train(
     seed
         Seed of the initial values, the order of images and their augmentation.
     recipe
-        A named recipe: `quick`, `imagenette`, `depth`, `he2015_cifar`.
+        A named recipe (`quick`, `imagenette`, `depth`, `he2015_cifar`) or a .yaml file of a recipe's fields.
     settings
         Any field of the recipe, as KEY=VALUE; may be given several times.
     out
@@ -79,24 +93,60 @@ def train(
     device
         `auto`, `cpu` or `cuda`.
     precision
-        `auto`, `float32` or `bf16`.
+        `auto`, `float32`, `bf16` or `fp16` (on a GPU).
+    tune
+        Measure how to train fastest here, for runs of more than a minute: `auto` remembers what was found,
+        `again` measures anew, `off` takes the usual way.
+    find_lr
+        Train nothing; search a peak learning rate over 100 batches and print it.
+    track
+        Write the numbers for TensorBoard too, into the run folder.
     """
-    from deepskip.data import sources
     from deepskip.describe import zoo
-    from deepskip.nets.builder import build
+    from deepskip.training.distributed import join, own_device
+    from deepskip.training.precision import choose_device
 
     chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
-    zoo.get(net, depth=depth)  # a wrong name is said before the images are read
-    with output.counting() as progress:
-        opened = sources.open_dataset(data, size=chosen.size, progress=progress)
+    if init is not None and (net is not None or depth is not None or plain):
+        raise InputError(
+            "--init", f"{init} beside --net, --depth or --plain", "one of them: a model has its net"
+        )
+    if init is None:
+        zoo.get(net or NET, depth=depth)  # a wrong name is said before the images are read
+    place = own_device(choose_device(device))
+    world = join(place)
+    output = output if world.first else replace(output, quiet=True)
+    model = initial_model(init)
+    with output.counting() as progress, world.first_goes_first():
+        opened = open_data(data, chosen.size, model, progress)
         output.broken(opened.broken, len(opened.train) + len(opened.val) + len(opened.broken))
-    spec = zoo.get(net, depth=depth, classes=len(opened.classes), input=opened.input)
-    spec = spec.plain() if plain else spec
-    folder = out or Path("runs") / f"{opened.name}-{spec.name}-s{seed}"
-    built = build(spec, seed)
-    summary = _train(built, opened, chosen, folder, seed, device, precision, resume, output)
-    if output.json:
+    built, notes = build_net(opened, net or NET, depth, plain, model, seed)
+    for note in notes:
+        output.note(note)
+    if find_lr:
+        return _find_rate(built, opened, chosen, seed, device, precision, output)
+    folder = out or Path("runs") / f"{opened.name}-{built.spec.name}-s{seed}"
+    way = fastest_way(built.spec, opened, chosen, place, precision, tune, folder if resume else None, output)
+    events = _fit(built, opened, chosen, folder, seed, str(place), precision, way, resume, init)
+    summary = _train(events, built, opened, chosen, folder, track and world.first, output, first=world.first)
+    if output.json and world.first:
         output.result(summary)
+    return None
+
+
+def _find_rate(
+    net: Network, data: Dataset, recipe: Recipe, seed: int, device: str, precision: str, output: Output
+) -> None:
+    from deepskip.training.finder import find_rate
+
+    rate, tried = find_rate(net, data, recipe, seed=seed, device=device, precision=precision)
+    if output.json:
+        return output.result({"lr": rate, "tried": [asdict(one) for one in tried]})
+    table = columns("rate", "loss", numbers=("rate", "loss"))
+    for one in tried[:: max(1, len(tried) // 20)]:
+        table.add_row(f"{one.rate:.2g}", f"{one.loss:.3f}")
+    output.table(table)
+    return output.say(f"\ntry --lr {rate:g}")
 
 
 def choose_recipe(
@@ -115,7 +165,7 @@ def choose_recipe(
     return named(name).set(pairs).replace(**{k: v for k, v in shorthands.items() if v is not None})
 
 
-def _train(
+def _fit(
     net: Network,
     data: Dataset,
     recipe: Recipe,
@@ -123,12 +173,13 @@ def _train(
     seed: int,
     device: str,
     precision: str,
+    way: Way | None,
     resume: bool,
-    output: Output,
-) -> dict[str, Any]:
-    from deepskip.training.engine import EpochEnded, Started, Stepped, fit
+    init: str | None,
+) -> Iterator[Event]:
+    from deepskip.training.engine import fit
 
-    events = fit(
+    return fit(
         net,
         data,
         recipe,
@@ -136,19 +187,42 @@ def _train(
         seed=seed,
         device=device,
         precision=precision,
+        way=way,
         resume=resume,
         each_step=True,
-        provenance={"command": command_line()},
+        provenance={"command": command_line(), **({"init": init} if init else {})},
     )
+
+
+def _train(
+    events: Iterator[Event],
+    net: Network,
+    data: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    track: bool,
+    output: Output,
+    *,
+    first: bool,
+) -> dict[str, Any]:
+    """Show the run's events; return what is said of it at its end."""
+    from deepskip.training.events import EpochEnded, Noted, Started, Stepped
+    from deepskip.training.track import Tracker
+
+    tracker = Tracker(folder) if track else None
     epochs = 0
-    with output.bars() as bars:
+    with output.bars() as bars, contextlib.closing(tracker) if tracker else contextlib.nullcontext():
         task = bars.add_task("training", total=None, note="")
         try:
             for event in events:
+                if tracker:
+                    tracker(event)
                 if isinstance(event, Started):
                     epochs = event.epochs
                     output.note(_start_line(net, data, recipe, folder, event))
                     bars.update(task, total=event.steps, completed=event.step)
+                elif isinstance(event, Noted):
+                    output.warn(event.text)
                 elif isinstance(event, Stepped):
                     note = f"epoch {event.epoch}  loss {event.loss:.3f}"
                     bars.update(task, completed=event.step, note=note)
@@ -157,14 +231,15 @@ def _train(
         except KeyboardInterrupt:
             output.note(f"stopped; {folder} holds the model so far and goes on with --resume")
             raise
-    return _conclude(net, data, folder, output)
+    return _conclude(net, data, folder, output) if first else {}
 
 
 def _start_line(net: Network, data: Dataset, recipe: Recipe, folder: Path, event: Started) -> str:
+    ranks = f" × {event.ranks}" if event.ranks > 1 else ""
     at = f" from step {event.step:,}" if event.step else ""
     return (
         f"{net.spec}\ntraining on {data.name}: {len(data.train):,} images, {event.epochs} epochs "
-        f"of {recipe.batch}, {event.device}, {event.precision}{at}, in {folder}"
+        f"of {recipe.batch}, {event.device}{ranks}, {event.precision}{at}, in {folder}"
     )
 
 

@@ -27,7 +27,8 @@ from deepskip.describe.value import Value
 from deepskip.errors import DivergedError, InputError, WorkError
 from deepskip.files import read_json, write_json
 from deepskip.nets.builder import build
-from deepskip.training.engine import EpochEnded, fit
+from deepskip.training.engine import fit
+from deepskip.training.events import EpochEnded
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import METRICS, read_rows
 

@@ -9,104 +9,41 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from deepskip.data.batches import normalise, steps_per_epoch, train_batches
+from deepskip.data.batches import Batch, steps_per_epoch, train_batches
 from deepskip.data.dataset import Dataset
-from deepskip.describe.ledger import count
-from deepskip.errors import DivergedError, InputError
+from deepskip.errors import DivergedError
 from deepskip.nets.network import Network
-from deepskip.scoring import Score, score
-from deepskip.seeds import derive
-from deepskip.training.precision import autocast, choose_device, choose_precision
+from deepskip.scoring import Score
+from deepskip.training import memory
+from deepskip.training.diagnosis import NotFinite
+from deepskip.training.distributed import join, lost_rank, own_device, synchronised_norms
+from deepskip.training.events import EpochEnded, Event, Finished, Noted, Started, Stepped
+from deepskip.training.frozen import Frozen
+from deepskip.training.interrupt import deferred_interrupt
+from deepskip.training.objective import class_weights
+from deepskip.training.plan import agree, variation_of
+from deepskip.training.precision import choose_device
+from deepskip.training.progress import Progress
 from deepskip.training.recipe import Recipe
-from deepskip.training.rundir import RunFolder
+from deepskip.training.rundir import RunFolder, held_way
 from deepskip.training.schedule import learning_rate
+from deepskip.training.stepper import Stepper
+from deepskip.training.validation import score_together
+from deepskip.training.way import Way, usual
 from deepskip.weights.store import Header
 
 SAVE_EVERY = 20.0  # seconds between states, at ends of epochs; the last is always saved
-
-
-@dataclass(frozen=True)
-class Started:
-    """Training is about to begin, at `step` of `steps` (above 0 when it resumes)."""
-
-    step: int
-    steps: int
-    epochs: int
-    device: str
-    precision: str
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One step was taken. Only yielded with `each_step=True`."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class EpochEnded:
-    """An epoch ended; the fields are the columns of `metrics.jsonl`. Errors in percent."""
-
-    epoch: int
-    """Counted from 1."""
-    train_loss: float
-    """Mean over the epoch's batches as they were trained on, in nats."""
-    train_error: float
-    """Likewise: images that were wrong when they were trained on."""
-    val_loss: float
-    val_error: float
-    learning_rate: float
-    """Of the epoch's last step."""
-    images_per_second: float
-    """Training alone, data included, scoring not."""
-    seconds: float
-    """Since the beginning of the run, pauses left out."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run is complete. `score` fields are the last epoch's, as `deepskip evaluate` measures them."""
-
-    seconds: float
-    val_error: float
-    train_error: float
-
-
-Event = Started | Stepped | EpochEnded | Finished
-
-
-@dataclass
-class _Progress:
-    """Where the run is; with weights and optimiser, all that resuming needs."""
-
-    step: int = 0
-    epochs: int = 0  # epochs that have ended
-    epoch_step: int = 0  # steps taken in the epoch that is under way
-    learning_rate: float = 0.0  # of the last step
-    loss_sum: float = 0.0
-    wrong: int = 0
-    seen: int = 0
-    held: bool = False  # at the recipe's hold_lr
-    held_steps: int = 0  # steps taken there; the schedule has the rest
-    seconds: float = 0.0
-    train_seconds: float = 0.0  # in the epoch that is under way
+SAVE_WITHIN = 60.0  # and inside a long epoch
+SAVE_SHARE = 0.03  # of the time, at most, goes into saving inside an epoch
 
 
 def fit(
@@ -118,19 +55,29 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    way: Way | None = None,
     resume: bool = False,
     each_step: bool = False,
     provenance: dict[str, Any] | None = None,
 ) -> Iterator[Event]:
     """Train `net` on `data` in place, yielding events; with `out`, keep a run folder there.
 
+    `way` is how it is computed, by default the usual one for `device` and `precision`; a run that is resumed
+    goes on in the way it began. Started by `torchrun`, the processes share every batch and the first writes.
+
     Closing the iterator, or Ctrl-C, stops the run between two steps and, with `out`, leaves it resumable from
-    there. Raises InputError at once when net, data and folder do not go together, and DivergedError from the
-    iterator when the loss or a weight leaves the finite numbers; the folder then keeps the last good state that
-    was saved (one is at ends of epochs, at most every 20 seconds).
+    there. Raises InputError at once when net, data, memory and folder do not go together; from the iterator
+    DivergedError when the loss or a weight leaves the finite numbers, and WorkError when memory, disk or
+    another process is lost. The folder then keeps the last good state that was saved: one is at ends of epochs,
+    at most every 20 seconds, and every minute inside of long ones.
     """
     recipe = recipe or Recipe()
-    run = _Run(net, data, recipe, seed, choose_device(device), precision, each_step)
+    place = own_device(choose_device(device))
+    if way is None and resume and out is not None:
+        way = held_way(Path(out))
+    rule = usual(place, min(net.spec.input[1:]), precision)
+    chosen = rule if way is None else way if precision == "auto" else way.replace(precision=rule.precision)
+    run = _Run(net, data, recipe, seed, place, chosen, each_step)
     if out is not None:
         run.claim(Path(out), resume=resume, provenance=provenance or {})
     return run.events()
@@ -144,23 +91,37 @@ class _Run:
         recipe: Recipe,
         seed: int,
         device: torch.device,
-        precision: str,
+        way: Way,
         each_step: bool,
     ) -> None:
-        _agree(net, data, recipe)
-        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.data, self.recipe, self.seed, self.device, self.each_step = data, recipe, seed, device, each_step
-        self.precision = choose_precision(precision, device, min(net.spec.input[1:]))
-        self.optimiser = make_optimiser(net, recipe)
+        agree(net, data, recipe)
+        self.world = join(device)
+        self.data, self.recipe, self.seed, self.device, self.way = data, recipe, seed, device, way
+        self.each_step = each_step
+        self.images = -(-recipe.batch // (recipe.accumulate * self.world.ranks))  # computed at once
+        memory.check(net.spec, self.images, way.precision, device)
+        self.net = net
+        way.prepare(net.to(device))
+        self.frozen = Frozen(net, recipe.freeze)
+        self.frozen.hold()
+        weights = None
+        if recipe.class_weights == "balanced":
+            weights = class_weights(data.train.labels, net.spec.classes).to(device)
+        self.stepper = Stepper(net, data.preprocessing, recipe, way, self.world, seed=seed, weights=weights)
         self.epoch_steps = steps_per_epoch(len(data.train), recipe.batch)
         self.steps = min(recipe.epochs * self.epoch_steps, recipe.max_steps or sys.maxsize)
-        self.progress = _Progress(held=recipe.hold_lr is not None)
+        self.epochs = math.ceil(self.steps / self.epoch_steps)
+        self.progress = Progress(held=recipe.hold_lr is not None)
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
+        self.notes: list[str] = []
         self.saved_at = time.monotonic()
+        self.saving = 0.0  # seconds that the last state took
         self.rows: list[dict[str, Any]] = []  # one for each epoch that ended, as in metrics.jsonl
         self.last: EpochEnded | None = None
         self.score: Score | None = None
+
+    # --- the folder -------------------------------------------------------------------------------------------
 
     def claim(self, path: Path, *, resume: bool, provenance: dict[str, Any]) -> None:
         config = {
@@ -171,74 +132,151 @@ class _Run:
             "classes": list(self.data.classes),
             "seed": self.seed,
             "device": self.device.type,
-            "precision": self.precision,
+            "precision": self.way.precision,
+            "way": self.way.model_dump(mode="json"),
         }
-        self.folder = RunFolder.claim(path, config, resume=resume)
-        self.provenance = {
-            "data": config["data"],
-            "recipe": config["recipe"],
-            "seed": self.seed,
-            "precision": self.precision,
-            "torch": torch.__version__,
-            **provenance,
-        }
-        state = self.folder.load_state()
+        shared = ("data", "recipe", "seed", "precision")
+        self.provenance = {**{k: config[k] for k in shared}, "torch": torch.__version__, **provenance}
+        state: dict[str, Any] | None = None
+        if self.world.first:
+            self.folder = RunFolder.claim(path, config, resume=resume)
+            state, self.notes = self.folder.load_state()
+        state = self.world.share(state)
         if state:
-            self.net.load_state_dict(state["net"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.progress = _Progress(**state["progress"])
-            self.rows = state["rows"]
-        # What came after the state is measured again, and what was lost of the file is in the state.
-        self.folder.write_metrics(self.rows)
+            self.stepper.load_state(state)
+            self.progress, self.rows = Progress(**state["progress"]), state["rows"]
+            self._compare_threads()
+        if self.folder:
+            # What came after the state is measured again, and what was lost of the file is in the state.
+            self.folder.write_metrics(self.rows)
         self.last = EpochEnded(**self.rows[-1]) if self.rows else None
 
+    def _compare_threads(self) -> None:
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and self.way.threads not in (None, threads):
+            self.notes.append(
+                f"the run began with {self.way.threads} threads and goes on with {threads}: the last bits of "
+                f"its weights can differ from those of a run that was not stopped"
+            )
+
+    def _save(self, *, model: bool = True) -> None:
+        """Write the state, unless a weight has left the finite numbers: then the last good one is kept."""
+        if self.folder is None or self.stepper.broken():
+            return
+        started = time.monotonic()
+        if self.world.ranks == 1 and self.device.type != "cpu":
+            self.stepper.read()  # of several GPUs, what the others have not yet told is left out of the means
+        self._count()
+        if self.folder.restore():
+            self.folder.write_metrics(self.rows)
+        if model:
+            with self.stepper.averaged():
+                self.folder.save_model(self.net, self._header())
+            if self.score:
+                self.folder.save_score(asdict(self.score))
+        state = {**self.stepper.state(), "progress": asdict(self.progress), "rows": self.rows}
+        self.folder.save_state(state, self.progress.step)
+        self.saved_at = time.monotonic()
+        self.saving = self.saved_at - started
+
+    def _save_within(self) -> None:
+        since = time.monotonic() - self.saved_at
+        if since > max(SAVE_WITHIN, self.saving / SAVE_SHARE) and self.stepper.is_read(self.progress.step):
+            self._save(model=False)
+
+    def _header(self) -> Header:
+        return Header(
+            spec=self.net.spec,
+            classes=self.data.classes,
+            preprocessing=self.data.preprocessing,
+            provenance={**self.provenance, "step": self.progress.step, "steps": self.steps},
+            metrics=asdict(self.last) if self.last else {},
+        )
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
     def events(self) -> Iterator[Event]:
-        epochs = math.ceil(self.steps / self.epoch_steps)
-        yield Started(self.progress.step, self.steps, epochs, self.device.type, self.precision)
+        p, ranks = self.progress, self.world.ranks
+        yield Started(p.step, self.steps, self.epochs, self.device.type, self.way.precision, ranks)
+        yield from map(Noted, self.notes)
+        together = self.recipe.sync_norm
         try:
-            # An epoch whose last step is taken is not over before it is scored.
-            while self.progress.step < self.steps or self.progress.epoch_step:
-                yield from self._epoch()
+            with synchronised_norms(self.net, self.world) if together else contextlib.nullcontext():
+                self.stepper.begin()
+                # An epoch whose last step is taken is not over before it is scored.
+                while (p.step < self.steps or p.epoch_step) and not p.stopped:
+                    yield from self._epoch()
         except (GeneratorExit, KeyboardInterrupt):
             # Both come between two steps: a closed iterator, and Ctrl-C, which a step defers to its end.
             # The run can go on from exactly here.
             self._save()
             raise
         finally:
+            self.frozen.release()
             if self.folder:
                 self.folder.release()
         assert self.last is not None
-        yield Finished(self.progress.seconds, self.last.val_error, self.last.train_error)
+        if self.stepper.average:
+            self.net.load_state_dict(self.stepper.average.values)
+        yield Finished(p.seconds, self.last.val_error, self.last.train_error)
 
     def _epoch(self) -> Iterator[Event]:
         p = self.progress
         self.net.train()
+        self.frozen.hold()
         batches = train_batches(
             self.data.train,
             self.data.preprocessing,
-            self.data.augment if self.recipe.augment == "auto" else self.recipe.augment,
+            variation_of(self.recipe, self.data, p.epochs, self.epochs),
             self.recipe.batch,
             self.seed,
             p.epochs,
             start=p.epoch_step,
+            rank=self.world.rank,
+            ranks=self.world.ranks,
         )
-        while p.step < self.steps:
-            started = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                break
-            with deferred_interrupt():
-                loss = self._step(*batch)
-                elapsed = time.monotonic() - started
-                p.seconds, p.train_seconds = p.seconds + elapsed, p.train_seconds + elapsed
-            if self.each_step:
-                yield Stepped(p.step, self.steps, p.epochs + 1, loss, p.learning_rate)
+        with contextlib.closing(batches):
+            while p.step < self.steps:
+                started = time.monotonic()
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                with deferred_interrupt():
+                    self._step(batch)
+                    elapsed = time.monotonic() - started
+                    p.seconds, p.train_seconds = p.seconds + elapsed, p.train_seconds + elapsed
+                    self._save_within()
+                if self.each_step:
+                    yield Stepped(p.step, self.steps, p.epochs + 1, self.stepper.loss, p.learning_rate)
         started = time.monotonic()
-        found = score(self.net, self.data.val, self.data.preprocessing)
+        found = self._score()
         with deferred_interrupt():
             p.seconds += time.monotonic() - started
             ended = self._end_epoch(found)
         yield ended
+
+    def _step(self, batch: Batch) -> None:
+        """Take a step; say in one line when it diverged, or when memory or another process is lost in it."""
+        p = self.progress
+        p.learning_rate = self._rate()
+        where = f"step {p.step + 1} of {self.steps}"
+        try:
+            with lost_rank(where):
+                self.stepper.step(batch, p.step, p.learning_rate)
+        except NotFinite as error:
+            raise self._diverged(str(error)) from error
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            raise memory.ran_out(self.net.spec, self.images, self.way.precision, self.device, where) from error
+        p.step, p.epoch_step, p.held_steps = p.step + 1, p.epoch_step + 1, p.held_steps + p.held
+        p.seen += batch.total
+        self._count()
+
+    def _count(self) -> None:
+        loss, wrong = self.stepper.drain()
+        self.progress.loss_sum += loss
+        self.progress.wrong += wrong
 
     def _rate(self) -> float:
         if self.progress.held and self.recipe.hold_lr is not None:
@@ -246,143 +284,51 @@ class _Run:
         held = self.progress.held_steps
         return learning_rate(self.recipe, self.progress.step - held, self.steps - held)
 
-    def _step(self, images: Tensor, labels: Tensor) -> float:
-        p = self.progress
-        p.learning_rate = self._rate()
-        for group in self.optimiser.param_groups:
-            group["lr"] = p.learning_rate
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        with self._random(p.step), autocast(self.precision, self.device):
-            logits = self.net(normalise(images, self.data.preprocessing))
-        logits = logits.float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"a loss of {value}")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        p.step, p.epoch_step, p.held_steps = p.step + 1, p.epoch_step + 1, p.held_steps + p.held
-        p.loss_sum += value * len(labels)
-        p.wrong += int((logits.detach().argmax(1) != labels).sum())
-        p.seen += len(labels)
-        return value
-
-    @contextlib.contextmanager
-    def _random(self, step: int) -> Iterator[None]:
-        """Let what a net draws in a step (dropout, stochastic depth) be a function of (seed, step)."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive(self.seed, "step", step))
-            yield
-
     def _diverged(self, got: str) -> DivergedError:
         p = self.progress
         return DivergedError(
             f"step {p.step + 1} of {self.steps} (epoch {p.epochs + 1})",
             got,
-            "finite numbers; try a lower --lr, a longer --set warmup, or a shallower or residual net",
+            "finite numbers; try a lower --lr, longer --set warmup, --set clip=1, a shallower or residual net",
             f"--lr {self.recipe.lr / 10:g}",
         )
 
+    # --- the end of an epoch ----------------------------------------------------------------------------------
+
+    def _score(self) -> Score:
+        """Return the score on the validation images, each counted once, whoever computed it."""
+        with self.stepper.averaged():
+            self.world.copy_first(self.net)
+            return score_together(self.net, self.data, self.world)
+
     def _end_epoch(self, found: Score) -> EpochEnded:
         p = self.progress
-        if not math.isfinite(found.loss) or not all(t.isfinite().all() for t in self.net.state_dict().values()):
-            raise self._diverged("weights or a validation loss that are not finite")
+        if self.device.type != "cpu":
+            self.stepper.read()
+            self._count()
+        broken = self.stepper.broken()
+        if broken or not math.isfinite(found.loss):
+            first = f"; {broken} first" if broken else ""
+            raise self._diverged(f"weights or a validation loss that are not finite{first}")
         self.score = found
-        self.last = EpochEnded(
-            epoch=p.epochs + 1,
-            train_loss=p.loss_sum / p.seen,
-            train_error=100 * p.wrong / p.seen,
-            val_loss=found.loss,
-            val_error=found.error,
-            learning_rate=p.learning_rate,
-            images_per_second=p.seen / max(p.train_seconds, 1e-9),
-            seconds=p.seconds,
-        )
+        self.last = p.end_epoch(found.loss, found.error)
         if self.recipe.hold_error > self.last.train_error:
             p.held = False
-        p.epochs += 1
-        p.epoch_step, p.loss_sum, p.wrong, p.seen, p.train_seconds = 0, 0.0, 0, 0, 0.0
+        p.stopped = p.patience_is_out(self.recipe.patience)
         self.rows.append(asdict(self.last))
         if self.folder:
-            self.folder.add_metrics(self.rows[-1])
-            if p.step >= self.steps or time.monotonic() - self.saved_at > SAVE_EVERY:
-                self._save()
+            self._write_epoch(self.folder)
         return self.last
 
-    def _save(self) -> None:
-        if self.folder is None:
-            return
-        header = Header(
-            spec=self.net.spec,
-            classes=self.data.classes,
-            preprocessing=self.data.preprocessing,
-            provenance={**self.provenance, "step": self.progress.step, "steps": self.steps},
-            metrics=asdict(self.last) if self.last else {},
-        )
-        self.folder.save_model(self.net, header)
-        if self.score:
-            self.folder.save_score(asdict(self.score))
-        self.folder.save_state(
-            {
-                "net": self.net.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "progress": asdict(self.progress),
-                "rows": self.rows,
-            }
-        )
-        self.saved_at = time.monotonic()
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[None]:
-    """Hear Ctrl-C at the end of the block, not in its middle: a step is taken whole or not at all.
-
-    Does nothing outside the main thread, or where somebody else already handles the signal.
-    """
-    heard: list[int] = []
-    usual = signal.default_int_handler
-    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is usual]
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    for number in ours:
-        signal.signal(number, lambda number, frame: heard.append(number))
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, usual)
-    if heard:
-        raise KeyboardInterrupt
-
-
-def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD over `net`'s parameters; normalisers and biases (vectors) undecayed unless `decay_all`."""
-    decayed = [p for p in net.parameters() if p.ndim > 1 or recipe.decay_all]
-    others = [p for p in net.parameters() if not (p.ndim > 1 or recipe.decay_all)]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
-
-
-def _agree(net: Network, data: Dataset, recipe: Recipe) -> None:
-    if tuple(net.spec.input) != tuple(data.input):
-        allowed = f"{tuple(data.input)}, as {data.name} has"
-        raise InputError("net's input", net.spec.input, allowed, f"spec.replace(input={tuple(data.input)})")
-    if net.spec.classes != len(data.classes):
-        allowed = f"{len(data.classes)}, as {data.name} has"
-        raise InputError(
-            "net's classes", net.spec.classes, allowed, f"spec.replace(classes={len(data.classes)})"
-        )
-    smallest = min(line.outputs.height * line.outputs.width for line in count(net.spec).lines[:-1])
-    if min(recipe.batch, len(data.train)) * smallest == 1:
-        got = "1, and a last stage of 1×1 pixels"
-        raise InputError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)
+    def _write_epoch(self, folder: RunFolder) -> None:
+        p = self.progress
+        if folder.restore():
+            folder.write_metrics(self.rows)
+        else:
+            folder.add_metrics(self.rows[-1])
+        if self.recipe.patience and p.best_epoch == p.epochs:
+            with self.stepper.averaged():
+                folder.save_best(self.net, self._header())
+        over = p.stopped or p.step >= self.steps
+        if over or time.monotonic() - self.saved_at > SAVE_EVERY:
+            self._save()

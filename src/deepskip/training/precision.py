@@ -9,9 +9,10 @@ import torch
 
 from deepskip.errors import InputError, choices, nearest
 
-Precision = Literal["float32", "bf16"]
-PRECISIONS = ("auto", "float32", "bf16")
+Precision = Literal["float32", "bf16", "fp16"]
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
 SMALL = 16  # below 16 × 16 pixels casting costs more than the arithmetic it saves
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -30,14 +31,21 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device, size: int) -> Precision:
-    """Return the numbers to compute in; "auto" is bf16 where the hardware has it and images are large enough.
+    """Return the numbers to compute in; "auto" is half precision where it is fast and images are large enough.
 
-    Weights, their updates and every score stay float32. Raises InputError.
+    That is bf16, or on a GPU without it fp16, whose gradients are scaled lest they vanish. Weights, their
+    updates and every score stay float32. Raises InputError.
     """
     if wanted not in PRECISIONS:
         raise InputError("--precision", repr(wanted), choices(PRECISIONS), nearest(wanted, PRECISIONS))
     if wanted == "auto":
-        return "bf16" if size >= SMALL and _has_bf16(device) else "float32"
+        if size < SMALL:
+            return "float32"
+        return "bf16" if has_bf16(device) else "fp16" if device.type == "cuda" else "float32"
+    if wanted == "fp16":
+        if device.type != "cuda":
+            raise InputError("--precision", "fp16 on a processor", "fp16 on a GPU, bf16, float32", "bf16")
+        return "fp16"
     return "bf16" if wanted == "bf16" else "float32"
 
 
@@ -45,7 +53,15 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     """Return the context in which a forward pass runs in `precision`."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=_TYPES[precision])
+
+
+def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """Return what keeps fp16 gradients from vanishing (Micikevicius et al. 2018, arXiv:1710.03740, §3.2).
+
+    It does nothing in other precisions.
+    """
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def cpu_capabilities() -> dict[str, Any]:
@@ -54,7 +70,8 @@ def cpu_capabilities() -> dict[str, Any]:
     return found
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Return whether `device` computes in bf16 by itself; emulated it is far slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = cpu_capabilities()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 class Recipe(Value):
@@ -48,11 +50,43 @@ class Recipe(Value):
     """Training error, in percent, that ends the hold."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread over all classes (Szegedy et al. 2016, arXiv:1512.00567, §7)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Whether images count by their class: "balanced" gives every class the same sum, however few it has."""
     augment: Literal["auto", "none", "crop_flip", "photo"] = "auto"
     """What is done to training images: "crop_flip" pads by 4, crops and flips (32-pixel images), "photo" cuts
     a random part, resizes and flips; "auto" is what suits the data."""
+    trivial: bool = False
+    """Whether each image also gets one random operation of a random strength (TrivialAugment: Müller and Hutter
+    2021, arXiv:2103.10158)."""
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a random box of an image is erased (Zhong et al. 2017, arXiv:1708.04896)."""
+    mixup: NonNegative = 0.0
+    """Strength α of mixing pairs of images, 0 for none (Zhang et al. 2018, arXiv:1710.09412; 0.2 is usual)."""
+    cutmix: NonNegative = 0.0
+    """Strength α of pasting boxes between images, 0 for none (Yun et al. 2019, arXiv:1905.04899; 1 in the
+    paper). With mixup too, each batch has one of them, evenly."""
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     """Height and width of the network's input, in pixels, for a folder; by default from its images."""
+    sizes: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = ()
+    """Sizes to train at, one after the other over the epochs (96, 112, 128), for "photo" images; scores are at
+    `size`. Small images first cost less (progressive resizing: Howard 2018)."""
+    accumulate: Count = 1
+    """Parts that a batch is taken in, one after the other, when it does not fit at once. Batch normalisation
+    then sees a part at a time."""
+    clip: Rate | None = None
+    """Largest norm of the gradient, over all parameters; longer ones are scaled down to it (Pascanu et al.
+    2013, arXiv:1211.5063)."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay a step of a moving average of the weights, 0 for none (0.999 is usual); the average is what is
+    scored and saved."""
+    patience: Count | None = None
+    """Epochs without a lower validation error after which the run ends early; `best.safetensors` then holds the
+    best epoch's net. That number is a choice made on the validation images: measure on others."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the net to leave as they are, for fine-tuning: `stem`, `stages.s1`, …; their normalisers keep
+    their statistics."""
+    sync_norm: bool = False
+    """Whether batch normalisation is over all processes' images, when several train together."""
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:
@@ -126,7 +160,39 @@ RECIPES: dict[str, Recipe] = {
 
 
 def named(name: str) -> Recipe:
-    """Return the recipe called `name`. Raises InputError, naming the nearest."""
+    """Return the recipe called `name`, or the one in the file `name`. Raises InputError, naming the nearest."""
+    if Path(name).suffix.lower() in SUFFIXES:
+        return read_recipe(Path(name))
     if name not in RECIPES:
-        raise InputError("recipe", repr(name), choices(RECIPES), nearest(name, RECIPES))
+        raise InputError("recipe", repr(name), f"{choices(RECIPES)}, or a .yaml file", nearest(name, RECIPES))
     return RECIPES[name]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe in a YAML (or JSON) file: fields and their values; `recipe: NAME` says where the others
+    are from, `quick` by default.
+
+    Raises InputError, naming the file, for an unknown field (with the nearest) and a wrong value.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or "no text"
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise InputError(path, f"{reason}{line}".lower(), "a YAML file of a recipe's fields") from error
+    if found is None:
+        found = {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InputError(path, "no mapping", "a YAML file of a recipe's fields, as `epochs: 30`")
+    base = named(str(found.pop("recipe", "quick")))
+    unknown = next((key for key in found if key not in Recipe.model_fields), None)
+    if unknown is not None:
+        names = list(Recipe.model_fields)
+        raise InputError(path, f"unknown field {unknown!r}", choices(names, most=40), nearest(unknown, names))
+    try:
+        return base.replace(**found)
+    except InputError as error:
+        raise InputError(f"{path}: {error.where}", error.got, error.allowed, error.nearest) from error

@@ -15,17 +15,19 @@ from deepskip.errors import InputError
 from deepskip.files import explained, read_json, replacing, sweep, write_json, write_text
 from deepskip.nets.network import Network
 from deepskip.training.precision import cpu_capabilities
+from deepskip.training.way import Way
 from deepskip.weights import store
 
 CONFIG, ENVIRONMENT, METRICS, STATE = "config.json", "environment.json", "metrics.jsonl", "state"
-CHECKPOINT, SCORE = "checkpoint.pt", "score.json"
+CHECKPOINTS, SCORE, BEST = "checkpoint-*.pt", "score.json", "best.safetensors"
+KEPT = 2  # states; the older one is for when the newer is damaged
 
 
 class RunFolder:
     """A run folder, opened for one run. Every file in it is whole or not there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, config: dict[str, Any] | None = None) -> None:
+        self.path, self.config = path, config or {}
         self._lock = filelock.FileLock(path / STATE / "lock")
 
     @classmethod
@@ -33,11 +35,11 @@ class RunFolder:
         """Take `path` for the run that `config` describes; with `resume`, go on with that same run.
 
         Raises InputError when the folder holds another run, or this one and `resume` is false; nothing in it
-        is touched then.
+        is touched then. The "way" of a run that goes on is the one it began with.
         """
         if path.exists() and not path.is_dir():
             raise InputError(path, "a file", "a new folder, or one that holds this run")
-        folder = cls(path)
+        folder = cls(path, config)
         if (path / CONFIG).exists():
             folder._agree(config, resume=resume)
             folder._hold()
@@ -45,10 +47,23 @@ class RunFolder:
             raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
         else:
             folder._hold()
-            write_json(path / ENVIRONMENT, environment())
-            write_json(path / CONFIG, config)
+            folder._describe()
         sweep(path)
+        sweep(path / STATE)
         return folder
+
+    def _describe(self) -> None:
+        write_json(self.path / ENVIRONMENT, environment())
+        write_json(self.path / CONFIG, self.config)
+
+    def restore(self) -> bool:
+        """Make the folder anew when somebody removed it during the run; return whether that was so."""
+        if (self.path / CONFIG).exists():
+            return False
+        with explained(self.path):
+            (self.path / STATE).mkdir(parents=True, exist_ok=True)
+        self._describe()
+        return True
 
     def _hold(self) -> None:
         """Keep other processes out of the folder. Raises InputError when one is in it."""
@@ -67,6 +82,8 @@ class RunFolder:
 
     def _agree(self, config: dict[str, Any], *, resume: bool) -> None:
         held = read_json(self.path / CONFIG)
+        if isinstance(held, dict):  # how it is computed is no part of what it is: it goes on as it began
+            held, config = {**held, "way": None}, {**config, "way": None}
         difference = _first_difference(held, json.loads(json.dumps(config)))
         if difference:
             key, there, here = difference
@@ -94,30 +111,53 @@ class RunFolder:
         """Write the model file."""
         store.save(self.path / store.FILE, net, header)
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Write what resuming needs."""
-        with replacing(self.path / STATE / CHECKPOINT) as beside:
+    def save_best(self, net: Network, header: store.Header) -> None:
+        """Write the model file of the epoch with the lowest validation error so far."""
+        store.save(self.path / BEST, net, header)
+
+    def save_state(self, state: dict[str, Any], step: int) -> None:
+        """Write what resuming needs after `step`; the last `KEPT` states are kept."""
+        with replacing(self.path / STATE / CHECKPOINTS.replace("*", f"{step:010}")) as beside:
             torch.save(state, beside)
+        for old in self._states()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def _states(self) -> list[Path]:
+        """Return the files of the states, the newest first."""
+        return sorted((self.path / STATE).glob(CHECKPOINTS), reverse=True)
 
     def save_score(self, score: dict[str, Any]) -> None:
         """Write the last epoch's whole score, for the report."""
         write_json(self.path / STATE / SCORE, score)
 
-    def load_state(self) -> dict[str, Any] | None:
-        """Return what `save_state` wrote, or None when there is none. Raises InputError when it is damaged."""
-        path = self.path / STATE / CHECKPOINT
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # torch.load has no error of its own: a damaged file raises whatever its reader met.
+    def load_state(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest whole state, or None when there is none, and a line for each that was damaged.
+
+        Raises InputError when there are states and none of them is whole.
+        """
+        damaged: list[str] = []
+        for path in self._states():
+            try:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:
+                # torch.load has no error of its own: a damaged file raises whatever its reader met.
+                damaged.append(f"{path}: a damaged state ({type(error).__name__}), left out")
+                continue
+            return state, damaged
+        if damaged:
             raise InputError(
-                path,
-                f"a damaged state ({type(error).__name__})",
-                "a whole one; without state/ the run begins anew",
-            ) from error
-        return state
+                self.path / STATE, "only damaged states", "a whole one; without state/ the run begins anew"
+            )
+        return None, []
+
+
+def held_way(path: Path) -> Way | None:
+    """Return the way of the run in the folder `path`; None when no run is there, or an older version's."""
+    try:
+        found = read_json(path / CONFIG)
+        return Way.from_dict(found["way"]) if isinstance(found, dict) and "way" in found else None
+    except InputError:
+        return None
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""An exponential moving average of a network's values, which often scores better than the values themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """The average of `net`'s parameters and buffers over its steps (Polyak and Juditsky 1992; as in Tan and Le
+    2019, arXiv:1905.11946, §5): v ← d · v + (1 - d) · value.
+
+    The rate d rises to `decay` as (1 + t) / (10 + t) with the step t, so that the first, untrained values are
+    soon forgotten. Counters are copied.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net, self.decay = net, decay
+        self.values = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the network's present values in, after its step number `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours: list[Tensor] = []
+        theirs: list[Tensor] = []
+        for name, tensor in self.net.state_dict().items():
+            if tensor.is_floating_point():
+                ours.append(self.values[name])
+                theirs.append(tensor)
+            else:
+                self.values[name].copy_(tensor)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    @contextlib.contextmanager
+    def worn(self) -> Iterator[None]:
+        """Let the network have the averaged values inside the block, and its own again after it."""
+        own = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+        self.net.load_state_dict(self.values)
+        try:
+            yield
+        finally:
+            self.net.load_state_dict(own)

@@ -1,0 +1,181 @@
+"""One training step after the other: forward, backward, update, over all processes that train together."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepskip.data.batches import Batch, normalise
+from deepskip.describe.preprocessing import Preprocessing
+from deepskip.nets.network import Network
+from deepskip.seeds import derive
+from deepskip.training.average import Average
+from deepskip.training.diagnosis import NotFinite, diagnose
+from deepskip.training.distributed import World, at_least_float32, wrap
+from deepskip.training.objective import summed_loss, wrong
+from deepskip.training.optimiser import make_optimiser
+from deepskip.training.precision import autocast, make_scaler
+from deepskip.training.recipe import Recipe
+from deepskip.training.way import Way
+
+READ_EVERY = 16  # steps between looks at the loss on a GPU, which must finish its work for each
+
+
+class Stepper:
+    """Takes steps on `net` as `recipe` says, computed in `way`; knows nothing of epochs, files or scores."""
+
+    def __init__(
+        self,
+        net: Network,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        way: Way,
+        world: World,
+        *,
+        seed: int,
+        weights: Tensor | None,
+    ) -> None:
+        """Prepare for steps; parameters that are frozen now are not trained. `weights` [classes] or none."""
+        self.net, self.preprocessing, self.recipe, self.way, self.world = net, preprocessing, recipe, way, world
+        self.seed, self.weights = seed, weights
+        self.device = next(net.parameters()).device
+        self.call: nn.Module = net
+        self.optimiser = make_optimiser(net, recipe)
+        self.scaler = make_scaler(way.precision, self.device)
+        self.average = Average(net, recipe.ema) if recipe.ema else None
+        self.loss = math.nan
+        """Mean loss of a step, the last that was looked at, in nats."""
+        self._unread = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss and wrong images, summed
+        self._read = (0.0, 0)
+
+    def begin(self) -> None:
+        """Make what is called in place of the net: compiled, and its gradients shared by the world."""
+        self.call = self.way.compiled(wrap(self.net, self.world, self.device))
+
+    def step(self, batch: Batch, number: int, rate: float) -> None:
+        """Take step `number` (from 0) at a rate. Raises NotFinite, on every process, before any harm."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = _parts(batch, self.recipe.accumulate)
+        with self._random(number):
+            for i, part in enumerate(parts, 1):
+                with contextlib.nullcontext() if i == len(parts) else self._alone():
+                    self._gradient(part)
+        if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average:
+            self.average.update(number + 1)
+        if self.device.type != "cpu" and self.is_read(number + 1):
+            self.read()
+
+    def is_read(self, steps: int) -> bool:
+        """Return whether, after `steps` steps, every loss was looked at: always, on a GPU after every few."""
+        return self.device.type == "cpu" or steps % READ_EVERY == 0
+
+    def read(self, batch: Batch | None = None) -> None:
+        """Look at the losses since the last look; all processes must. Raises NotFinite for one that is not."""
+        loss, count = self.world.sum(self._unread).tolist()
+        self._unread.zero_()
+        if not math.isfinite(loss):
+            raise NotFinite(f"a loss of {loss}{self._reason(batch)}")
+        self._read = self._read[0] + loss, self._read[1] + round(count)
+        if batch is not None:
+            self.loss = loss / batch.total
+
+    def drain(self) -> tuple[float, int]:
+        """Return the losses, summed over images, and the number of wrong images since the last call."""
+        found, self._read = self._read, (0.0, 0)
+        return found
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the net is the one to score and save."""
+        return self.average.worn() if self.average else contextlib.nullcontext()
+
+    def broken(self) -> str | None:
+        """Return the net's first tensor with a value that is not finite."""
+        state = self.net.state_dict().items()
+        return next((name for name, tensor in state if not bool(tensor.isfinite().all())), None)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next step depends on."""
+        return {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.values if self.average else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.values = {name: t.to(self.device) for name, t in state["average"].items()}
+
+    def _gradient(self, batch: Batch) -> None:
+        """Add the gradient of the batch's share of the step's mean loss."""
+        batch = _on(batch, self.device)
+        with autocast(self.way.precision, self.device):
+            logits = self.call(self._images(batch))
+        loss = summed_loss(at_least_float32(logits), batch, self.recipe, self.weights)
+        self._unread += torch.stack([loss.detach().double(), wrong(logits, batch).double()]) / batch.copies
+        if self.device.type == "cpu":
+            self.read(batch)
+        # DistributedDataParallel takes the mean over processes, so each counts its share that many times.
+        loss = loss * (self.world.ranks / (batch.total * batch.copies))
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _images(self, batch: Batch) -> Tensor:
+        own = next(self.net.parameters()).dtype  # float64 where somebody wants to see what rounding does
+        images = normalise(batch.images, self.preprocessing, own)
+        return images.contiguous() if self.way.memory_format == "contiguous" else images
+
+    def _reason(self, batch: Batch | None) -> str:
+        """Return where the numbers stopped being finite; of several processes none can tell it alone."""
+        if batch is None or self.world.ranks > 1:
+            return ""
+        context = autocast(self.way.precision, self.device)
+        images, recipe, weights = self._images(batch), self.recipe, self.weights
+        return f"; {diagnose(self.net, images, lambda x: summed_loss(x, batch, recipe, weights), context)}"
+
+    def _alone(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context of a backward pass whose gradient is not yet summed over processes."""
+        wrapped = isinstance(self.call, nn.parallel.DistributedDataParallel)
+        return self.call.no_sync() if wrapped else contextlib.nullcontext()  # type: ignore[operator]
+
+    @contextlib.contextmanager
+    def _random(self, number: int) -> Iterator[None]:
+        """Let what a net draws in a step (dropout, stochastic depth) be a function of (seed, step)."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "step", number))
+            yield
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """Return the batch in `count` parts, or in fewer: a part of a single image has no variance."""
+    count = min(count, max(1, len(batch.labels) // 2))
+    if count == 1:
+        return [batch]
+    images, labels = batch.images.tensor_split(count), batch.labels.tensor_split(count)
+    others = batch.others.tensor_split(count) if batch.others is not None else (None,) * count
+    return [
+        batch._replace(images=i, labels=j, others=k) for i, j, k in zip(images, labels, others, strict=True)
+    ]
+
+
+def _on(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    others = None if batch.others is None else batch.others.to(device, non_blocking=True)
+    images, labels = (t.to(device, non_blocking=True) for t in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels, others=others)

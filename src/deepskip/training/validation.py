@@ -1,0 +1,31 @@
+"""The validation images, scored by all processes that train together, each image once."""
+
+from __future__ import annotations
+
+import itertools
+
+from deepskip.data.dataset import Dataset, Split, UniformImages
+from deepskip.nets.network import Network
+from deepskip.scoring import Score, predict_logits, score_logits
+from deepskip.training.distributed import World
+
+
+def score_together(net: Network, data: Dataset, world: World) -> Score:
+    """Return the score of `net` on `data`'s validation images, whoever computed which of them."""
+    parts = shares(data.val, world)
+    logits = predict_logits(net, parts[world.rank], data.preprocessing)
+    device = next(net.parameters()).device
+    everywhere = world.gather(logits.to(device), [len(part) for part in parts]).cpu()
+    return score_logits(everywhere, data.val.labels)
+
+
+def shares(split: Split, world: World) -> list[Split]:
+    """Return the split's images in as many runs as there are processes, as even as can be."""
+    if world.ranks == 1:
+        return [split]
+    assert isinstance(split.images, UniformImages)
+    edges = [len(split) * rank // world.ranks for rank in range(world.ranks + 1)]
+    return [
+        Split(UniformImages(split.images.pixels[low:high]), split.labels[low:high])
+        for low, high in itertools.pairwise(edges)
+    ]

@@ -1,0 +1,50 @@
+"""The way a run computes: numbers, memory order, compilation, threads. It decides speed, and the last bits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from deepskip.describe.value import Value
+from deepskip.training.precision import Precision, choose_precision
+
+
+class Way(Value):
+    """How a network is computed in training: the same net, recipe, seed and way give the same bits here."""
+
+    precision: Precision = "float32"
+    """Numbers of the forward and backward pass; weights and updates are float32."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """Order of an image tensor's values in memory: [n, h, w, c] or [n, c, h, w]."""
+    compile: Literal["none", "whole"] = "none"
+    """Whether the whole net is compiled (TorchInductor)."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of the processor that compute; sums are split among them, so the last bits depend on it."""
+
+    def prepare(self, net: nn.Module) -> nn.Module:
+        """Return `net` in this way's memory order, in place."""
+        order = torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+        return net.to(memory_format=order)  # type: ignore[call-overload, no-any-return]
+
+    def compiled(self, net: nn.Module) -> nn.Module:
+        """Return what to call instead of `net`."""
+        if self.compile == "none":
+            return net
+        compiled: Any = torch.compile(net, dynamic=False)
+        made: nn.Module = compiled
+        return made
+
+    def __str__(self) -> str:
+        words = [self.precision, self.memory_format.replace("_", " ")]
+        words += ["compiled"] if self.compile == "whole" else []
+        words += [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
+        return ", ".join(words)
+
+
+def usual(device: torch.device, size: int, precision: str = "auto") -> Way:
+    """Return the way that is chosen by rule, without a measurement. Raises InputError for a wrong precision."""
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    return Way(precision=choose_precision(precision, device, size), threads=threads)
