@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from deepskip.data.batches import normalise, steps_per_epoch, train_batches
 from deepskip.data.dataset import Dataset
+from deepskip.data.variation import Variation
 from deepskip.describe.ledger import count
 from deepskip.errors import DivergedError, InputError
 from deepskip.nets.network import Network
@@ -216,7 +217,7 @@ class _Run:
         batches = train_batches(
             self.data.train,
             self.data.preprocessing,
-            self.data.augment if self.recipe.augment == "auto" else self.recipe.augment,
+            Variation(augment=self.data.augment if self.recipe.augment == "auto" else self.recipe.augment),
             self.recipe.batch,
             self.seed,
             p.epochs,
@@ -228,7 +229,7 @@ class _Run:
             if batch is None:
                 break
             with deferred_interrupt():
-                loss = self._step(*batch)
+                loss = self._step(batch.images, batch.labels)
                 elapsed = time.monotonic() - started
                 p.seconds, p.train_seconds = p.seconds + elapsed, p.train_seconds + elapsed
             if self.each_step:
