@@ -58,8 +58,8 @@ def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *
         # TF32 would round the convolutions' inputs to ten bits on a GPU: a score there is float32 as well.
         with torch.backends.cudnn.flags(allow_tf32=False):
             parts = [
-                net(normalise(images.to(device), preprocessing, dtype)).float().cpu()
-                for images, _ in eval_batches(split, batch)
+                net(normalise(one.images.to(device), preprocessing, dtype)).float().cpu()
+                for one in eval_batches(split, batch)
             ]
     finally:
         net.train(training)

@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "foreign",
     ),
     "data": (
+        "variation",
         "dataset",
         "decode",
         "listing",
@@ -50,6 +51,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "folder",
         "sources",
         "augment",
+        "trivial",
+        "mixing",
         "batches",
     ),
     "hub": ("known", "published", "architectures", "importing", "download", "huggingface", "addresses"),

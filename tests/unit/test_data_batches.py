@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import deepskip.data as data
 from deepskip.data.ahead import ahead
-from deepskip.data.augment import AREA, AUGMENTS, PAD, _boxes, crop_flip, none, photo
+from deepskip.data.augment import AREA, ASPECT, AUGMENTS, PAD, _boxes, crop_flip, none, photo
 from deepskip.data.batches import eval_batches, normalise, steps_per_epoch, train_batches
 from deepskip.data.dataset import RaggedImages, Split, UniformImages
 from deepskip.data.decode import fit, from_pixels
+from deepskip.data.variation import Variation
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError
 from tests.unit.pictures import folder, noise
@@ -61,7 +62,7 @@ def generator(seed: int = 0) -> torch.Generator:
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 20))
 def test_an_epoch_shows_every_picture_once(n: int, batch: int) -> None:
-    batches = list(train_batches(split(n, 4), prep(4), "none", batch, seed=1, epoch=2))
+    batches = list(train_batches(split(n, 4), prep(4), Variation(augment="none"), batch, seed=1, epoch=2))
     assert len(batches) == steps_per_epoch(n, batch)
     labels = torch.cat([one.labels for one in batches])
     assert sorted(labels.tolist()) == list(range(n))
@@ -77,7 +78,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(augment: str) -> None:
     source = Split(ragged([(14 + i % 5, 20 - i % 7) for i in range(23)]), torch.arange(23))
 
     def epoch(seed: int, number: int, start: int = 0) -> list[data.Batch]:
-        return list(train_batches(source, prep(12), augment, 5, seed, number, start))
+        return list(train_batches(source, prep(12), Variation(augment=augment), 5, seed, number, start))
 
     def same(some: list[data.Batch], others: list[data.Batch]) -> bool:
         pairs = zip(some, others, strict=True)
@@ -107,7 +108,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(augment: str) -> None:
 @pytest.mark.parametrize("augment", ["crop_flip", "photo"])
 def test_batches_of_an_epoch_are_varied_independently(augment: str) -> None:
     same = Split(UniformImages(uniform(1, 20).pixels.repeat(40, 0)), torch.arange(40))
-    batches = [one.images for one in train_batches(same, prep(20), augment, 10, 0, 0)]
+    batches = [one.images for one in train_batches(same, prep(20), Variation(augment=augment), 10, 0, 0)]
     for index, images in enumerate(batches):
         for other in batches[:index]:
             assert not torch.equal(images, other)
@@ -118,12 +119,15 @@ def test_the_same_batches_in_another_process() -> None:
         import hashlib, numpy as np, torch
         from deepskip.data.batches import train_batches
         from deepskip.data.dataset import Split, UniformImages
+        from deepskip.data.variation import Variation
         from deepskip.describe.preprocessing import Preprocessing
         pixels = (np.arange(9 * 6 * 6 * 3) * 7 % 256).astype(np.uint8).reshape(9, 6, 6, 3)
         chosen = Preprocessing(size=6, resize=6, mean=(0.5,) * 3, std=(0.5,) * 3)
         digest = hashlib.sha256()
+        source = Split(UniformImages(pixels), torch.arange(9))
         for augment in ("crop_flip", "photo"):
-            for one in train_batches(Split(UniformImages(pixels), torch.arange(9)), chosen, augment, 4, 0, 0):
+            variation = Variation(augment=augment, trivial=True, erase=0.5, mixup=0.2, cutmix=1)
+            for one in train_batches(source, chosen, variation, 4, 0, 0):
                 digest.update(one.images.contiguous().numpy().tobytes() + one.labels.numpy().tobytes())
         print(digest.hexdigest())
     """
@@ -146,7 +150,10 @@ def test_the_same_batches_in_another_process() -> None:
 def test_form_of_a_batch(channels: int) -> None:
     source = split(5, 12, channels)
     chosen = prep(12, "RGB"[:channels] if channels == 3 else "L")
-    for batches in (train_batches(source, chosen, "crop_flip", 3, 0, 0), eval_batches(source, 3)):
+    for batches in (
+        train_batches(source, chosen, Variation(augment="crop_flip"), 3, 0, 0),
+        eval_batches(source, 3),
+    ):
         one = next(batches)
         assert one.images.shape == (3, channels, 12, 12)
         assert one.images.dtype == torch.uint8
@@ -173,13 +180,10 @@ def test_evaluating_training_pictures_fits_them_first() -> None:
 
 
 def test_wrong_arguments_are_refused_at_once() -> None:
-    with pytest.raises(
-        InputError, match="augment: got 'cropflip'; allowed: none, crop_flip, photo; nearest: crop_flip"
-    ):
-        train_batches(split(4), prep(12), "cropflip", 2, 0, 0)
+    none = Variation(augment="none")
     for wrong in (0, -3):
         with pytest.raises(InputError, match="batch: got"):
-            train_batches(split(4), prep(12), "none", wrong, 0, 0)
+            train_batches(split(4), prep(12), none, wrong, 0, 0)
         with pytest.raises(InputError, match="batch: got"):
             eval_batches(split(4), wrong)
 
@@ -193,7 +197,7 @@ def ours() -> list[threading.Thread]:
 
 def test_threads_end_however_the_consumer_leaves() -> None:
     def batches() -> Generator[data.Batch, None, None]:
-        return train_batches(split(64), prep(12), "crop_flip", 2, 0, 0)
+        return train_batches(split(64), prep(12), Variation(augment="crop_flip"), 2, 0, 0)
 
     assert ours() == []
     for _ in batches():
@@ -298,7 +302,9 @@ def test_every_shift_and_both_sides_come_up_evenly() -> None:
 )
 def test_boxes_lie_inside_their_pictures(seed: int, shapes: list[tuple[int, int]]) -> None:
     sides = torch.tensor(shapes, dtype=torch.float64)
-    boxes = _boxes(sides, torch.rand(len(shapes), 4, generator=generator(seed), dtype=torch.float64))
+    boxes = _boxes(
+        sides, torch.rand(len(shapes), 4, generator=generator(seed), dtype=torch.float64), AREA, ASPECT
+    )
     corner, box = boxes[:, :2], boxes[:, 2:]
     assert (corner >= 0).all()
     assert (box >= 1).all()
@@ -307,7 +313,9 @@ def test_boxes_lie_inside_their_pictures(seed: int, shapes: list[tuple[int, int]
 
 def test_boxes_have_the_areas_aspects_and_places_that_are_promised() -> None:
     sides = torch.tensor([[1000.0, 1000.0]], dtype=torch.float64).expand(20_000, 2)
-    boxes = _boxes(sides, torch.rand(20_000, 4, generator=generator(), dtype=torch.float64)).double()
+    boxes = _boxes(
+        sides, torch.rand(20_000, 4, generator=generator(), dtype=torch.float64), AREA, ASPECT
+    ).double()
     top, left, height, width = boxes.T
     part, aspect = height * width / 1e6, width / height
     assert AREA[0] * 0.99 < part.min() < 0.36
@@ -326,9 +334,9 @@ def test_boxes_reach_every_edge() -> None:
     sides = torch.full((50, 2), 7.0, dtype=torch.float64)
     draws = torch.rand(50, 4, generator=generator(), dtype=torch.float64)
     draws[:, 2:] = 0.0
-    assert (_boxes(sides, draws)[:, :2] == 0).all()
+    assert (_boxes(sides, draws, AREA, ASPECT)[:, :2] == 0).all()
     draws[:, 2:] = 1 - 1e-9
-    boxes = _boxes(sides, draws)
+    boxes = _boxes(sides, draws, AREA, ASPECT)
     assert (boxes[:, :2] + boxes[:, 2:] == 7).all()
 
 
@@ -340,7 +348,7 @@ def test_photo_against_an_exact_resize() -> None:
     found = photo(images, torch.arange(10), prep(24), generator(5))
     draws = torch.rand(10, 5, generator=generator(5), dtype=torch.float64)
     sides = torch.tensor(images.shapes, dtype=torch.float64)
-    boxes, mirror = _boxes(sides, draws), draws[:, 4] < 0.5
+    boxes, mirror = _boxes(sides, draws, AREA, ASPECT), draws[:, 4] < 0.5
     assert mirror.any()
     assert not mirror.all()
     for index, (top, left, height, width) in enumerate(boxes.tolist()):
@@ -398,7 +406,8 @@ def test_a_folder_to_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder(tmp_path / "d/val", {"a": 2, "b": 2}, width=120, height=100)
     opened = data.open(tmp_path / "d", size=64)
     seen = 0
-    for one in train_batches(opened.train, opened.preprocessing, opened.augment, 3, 0, 0):
+    variation = Variation(augment=opened.augment)
+    for one in train_batches(opened.train, opened.preprocessing, variation, 3, 0, 0):
         assert normalise(one.images, opened.preprocessing).shape[1:] == opened.input
         seen += len(one.labels)
     assert seen == 10

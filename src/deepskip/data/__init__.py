@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deepskip.data.decode import preprocess_file, read_image
     from deepskip.data.sources import BUILT_IN
     from deepskip.data.sources import open_dataset as open  # noqa: A004
+    from deepskip.data.variation import Variation
 
 __all__ = [
     "AUGMENTS",
@@ -25,6 +26,7 @@ __all__ = [
     "RaggedImages",
     "Split",
     "UniformImages",
+    "Variation",
     "eval_batches",
     "normalise",
     "open",
@@ -40,6 +42,7 @@ _FILES = {
     "dataset": ("Dataset", "Images", "RaggedImages", "Split", "UniformImages"),
     "decode": ("preprocess_file", "read_image"),
     "sources": ("BUILT_IN", "open_dataset"),
+    "variation": ("Variation",),
 }
 
 

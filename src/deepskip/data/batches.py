@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from deepskip.data.ahead import ahead
-from deepskip.data.augment import AUGMENTS, none
+from deepskip.data.augment import AUGMENTS, erase, none
 from deepskip.data.dataset import Split, UniformImages
+from deepskip.data.mixing import draw_mix, mix
+from deepskip.data.trivial import trivial
+from deepskip.data.variation import Variation
 from deepskip.describe.preprocessing import Preprocessing
-from deepskip.errors import InputError, choices, nearest
+from deepskip.errors import InputError
 from deepskip.seeds import derive
 
 WINDOW = 2
@@ -22,12 +25,18 @@ WINDOW = 2
 
 
 class Batch(NamedTuple):
-    """Pictures and their labels."""
+    """Pictures and their labels: a whole batch, or one process's share of it."""
 
     images: Tensor
     """uint8 [b, c, size, size], in channels-last memory order."""
     labels: Tensor
     """int64 [b]."""
+    others: Tensor | None = None
+    """Labels of the pictures mixed in, int64 [b]; None where none are."""
+    weight: float = 1.0
+    """Share of `labels` in the target; `others` have the rest. The same for all of a batch."""
+    total: int = 0
+    """Pictures in the whole batch, over all processes."""
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
@@ -45,28 +54,45 @@ def steps_per_epoch(n: int, batch: int) -> int:
 def train_batches(
     split: Split,
     preprocessing: Preprocessing,
-    augment: str,
+    variation: Variation,
     batch: int,
     seed: int,
     epoch: int,
     start: int = 0,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Generator[Batch, None, None]:
-    """Yield an epoch's batches, from the one with index `start` on.
+    """Yield an epoch's batches, from the one with index `start` on, or process `rank`'s share of each.
 
-    The order depends on (seed, epoch), a batch's augmentation on (seed, epoch, its index), so an epoch can be
-    resumed anywhere. Threads that build ahead end with the iterator: exhaust it or close it. Raises
-    InputError for an unknown augmentation.
+    The order depends on (seed, epoch), how a batch is varied on (seed, epoch, its index), so an epoch can be
+    resumed anywhere. The shares of all `ranks` processes, in order, make up the batch of one process bit for
+    bit; they differ by one picture at most, and are empty where a batch is smaller than `ranks`. Threads that
+    build ahead end with the iterator: exhaust it or close it.
+
+    Raises InputError for a batch below 1, a rank outside `ranks`, or a size that `variation.augment` cannot
+    make.
     """
-    if augment not in AUGMENTS:
-        raise InputError("augment", repr(augment), choices(AUGMENTS), nearest(augment, AUGMENTS))
-    vary, steps = AUGMENTS[augment], steps_per_epoch(len(split), batch)
+    if not 0 <= rank < ranks:
+        raise InputError("rank", f"{rank} of {ranks}", f"0 to {ranks - 1}" if ranks > 0 else "1 rank or more")
+    shaped, steps = _shaped(preprocessing, variation), steps_per_epoch(len(split), batch)
     order = torch.randperm(len(split), generator=_generator(seed, "shuffle", epoch))
 
     def build(index: int) -> Batch:
         last = index == steps - 1
         indices = order[index * batch :] if last else order[index * batch : (index + 1) * batch]
-        images = vary(split.images, indices, preprocessing, _generator(seed, "augment", epoch, index))
-        return Batch(images.permute(0, 3, 1, 2), split.labels[indices])
+        total = len(indices)
+        keep = torch.arange(rank * total // ranks, (rank + 1) * total // ranks)
+        mixing = draw_mix(variation, shaped.size, _generator(seed, "mix", epoch, index))
+        if mixing is None:
+            images = _varied(split, shaped, variation, indices, keep, (seed, epoch, index))
+            return Batch(images.permute(0, 3, 1, 2), split.labels[indices[keep]], total=total)
+        # Each is mixed with the picture before it: one more than is kept, and none where none are.
+        needed = torch.cat([keep[:1] - 1, keep]) % total
+        images = _varied(split, shaped, variation, indices, needed, (seed, epoch, index))
+        labels = split.labels[indices[needed]]
+        mixed = mix(images[1:], images[:-1], mixing)
+        return Batch(mixed.permute(0, 3, 1, 2), labels[1:], labels[:-1], mixing.share, total)
 
     threads = _threads()
     return ahead(build, range(start, steps), threads=threads, window=(WINDOW + 1) * threads)
@@ -92,7 +118,7 @@ def eval_batches(
             images = split.images.gather(indices)
         else:
             images = none(split.images, indices, preprocessing, torch.Generator())
-        return Batch(images.permute(0, 3, 1, 2), split.labels[indices])
+        return Batch(images.permute(0, 3, 1, 2), split.labels[indices], total=len(indices))
 
     return ahead(build, range(0, len(split), batch), threads=1, window=WINDOW + 1)
 
@@ -105,6 +131,39 @@ def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype =
     precision = torch.float64 if dtype == torch.float64 else torch.float32
     scale, shift = _scale_and_shift(preprocessing.mean, preprocessing.std, precision, images.device)
     return images.to(precision).mul_(scale).add_(shift).to(dtype)
+
+
+def _shaped(preprocessing: Preprocessing, variation: Variation) -> Preprocessing:
+    """Return `preprocessing` with the size that training pictures shall have. Raises InputError."""
+    size = variation.size
+    if size is None or size == preprocessing.size:
+        return preprocessing
+    if variation.augment != "photo":
+        got, usual = f"{size} with augment {variation.augment!r}", preprocessing.size
+        raise InputError("size", got, f"{usual}, the pictures' own, or augment 'photo'", usual)
+    return preprocessing.replace(size=size, resize=max(size, preprocessing.resize))
+
+
+def _varied(
+    split: Split,
+    preprocessing: Preprocessing,
+    variation: Variation,
+    indices: Tensor,
+    keep: Tensor,
+    purpose: tuple[int, int, int],
+) -> Tensor:
+    """Return uint8 [k, size, size, c]: the pictures at positions `keep` of the batch that `indices` are.
+
+    `purpose` is seed, epoch and the batch's index; everything is drawn for the whole batch, from them alone.
+    """
+    seed, *place = purpose
+    batch, augment = len(indices), AUGMENTS[variation.augment]
+    pixels = augment(split.images, indices, preprocessing, _generator(seed, "augment", *place), keep)
+    if variation.trivial:
+        trivial(pixels, preprocessing, _generator(seed, "trivial", *place), batch, keep)
+    if variation.erase:
+        erase(pixels, variation.erase, preprocessing, _generator(seed, "erase", *place), batch, keep)
+    return pixels
 
 
 @lru_cache(maxsize=32)

@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from deepskip.data.variation import Augment
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices, nearest
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-Augment = Literal["none", "crop_flip", "photo"]
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`: what is being done, in words, and how far it is."""
 

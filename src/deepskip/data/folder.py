@@ -9,10 +9,11 @@ from typing import Literal
 
 import torch
 
-from deepskip.data.dataset import Augment, Dataset, Progress, Split, label_map
+from deepskip.data.dataset import Dataset, Progress, Split, label_map
 from deepskip.data.decode import read_header
 from deepskip.data.listing import Listing, class_folders, list_images, stratified
 from deepskip.data.store import Kind, Store, open_store
+from deepskip.data.variation import Augment
 from deepskip.describe.preprocessing import Colour, Preprocessing
 from deepskip.errors import InputError
 

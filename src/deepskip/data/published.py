@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from deepskip.data.dataset import Augment
 from deepskip.data.layouts import Arrays, read_cifar_binary, read_cifar_pickle, read_idx
+from deepskip.data.variation import Augment
 from deepskip.describe.preprocessing import Colour, Preprocessing
 
 Part = Literal["train", "val"]
