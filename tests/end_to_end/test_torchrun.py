@@ -57,8 +57,8 @@ for event in ds.fit(net, ds.data.open("digits"), recipe, out=sys.argv[1]):
 def test_two_processes_end_as_one_does() -> None:
     """20 steps at the same batch, with synchronised normalisers, in float64: the same weights.
 
-    Float32 differs by rounding from the first step on (2e-7), and a ReLU that flips makes that 1e-5 to 1e-3 after
-    20 steps; float64 leaves no room for a mistake to hide in.
+    Float32 differs by rounding from the first step on (2e-7), and a ReLU that flips makes that 1e-5 to 1e-3
+    after 20 steps; float64 leaves no room for a mistake to hide in.
     """
     Path("double.py").write_text(IN_DOUBLE)
     lone = subprocess.run(

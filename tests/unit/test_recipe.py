@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import deepskip as ds
 from deepskip.errors import InputError
-from deepskip.training.engine import make_optimiser
+from deepskip.training.optimiser import make_optimiser
 from deepskip.training.precision import choose_device, choose_precision
 from deepskip.training.recipe import RECIPES, Recipe, named
 from deepskip.training.schedule import learning_rate

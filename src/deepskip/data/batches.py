@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     """Share of `labels` in the target; `others` have the rest. The same for all of a batch."""
     total: int = 0
     """Pictures in the whole batch, over all processes."""
+    copies: int = 1
+    """Processes that have these same pictures: more than one where a batch is too small to be shared."""
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
@@ -67,32 +69,35 @@ def train_batches(
 
     The order depends on (seed, epoch), how a batch is varied on (seed, epoch, its index), so an epoch can be
     resumed anywhere. The shares of all `ranks` processes, in order, make up the batch of one process bit for
-    bit; they differ by one picture at most, and are empty where a batch is smaller than `ranks`. Threads that
-    build ahead end with the iterator: exhaust it or close it.
+    bit, and differ by one picture at most. A batch with fewer than two pictures a process (one has no variance
+    to normalise by) is not shared: every process gets all of it. Threads that build ahead end with the
+    iterator: exhaust it or close it.
 
     Raises InputError for a batch below 1, a rank outside `ranks`, or a size that `variation.augment` cannot
     make.
     """
     if not 0 <= rank < ranks:
         raise InputError("rank", f"{rank} of {ranks}", f"0 to {ranks - 1}" if ranks > 0 else "1 rank or more")
-    shaped, steps = _shaped(preprocessing, variation), steps_per_epoch(len(split), batch)
+    prepared, steps = shaped(preprocessing, variation), steps_per_epoch(len(split), batch)
     order = torch.randperm(len(split), generator=_generator(seed, "shuffle", epoch))
 
     def build(index: int) -> Batch:
         last = index == steps - 1
         indices = order[index * batch :] if last else order[index * batch : (index + 1) * batch]
         total = len(indices)
-        keep = torch.arange(rank * total // ranks, (rank + 1) * total // ranks)
-        mixing = draw_mix(variation, shaped.size, _generator(seed, "mix", epoch, index))
+        copies = ranks if total < 2 * ranks else 1
+        low, high = (0, total) if copies > 1 else (rank * total // ranks, (rank + 1) * total // ranks)
+        keep = torch.arange(low, high)
+        mixing = draw_mix(variation, prepared.size, _generator(seed, "mix", epoch, index))
         if mixing is None:
-            images = _varied(split, shaped, variation, indices, keep, (seed, epoch, index))
-            return Batch(images.permute(0, 3, 1, 2), split.labels[indices[keep]], total=total)
+            images = _varied(split, prepared, variation, indices, keep, (seed, epoch, index))
+            return Batch(images.permute(0, 3, 1, 2), split.labels[indices[keep]], total=total, copies=copies)
         # Each is mixed with the picture before it: one more than is kept, and none where none are.
         needed = torch.cat([keep[:1] - 1, keep]) % total
-        images = _varied(split, shaped, variation, indices, needed, (seed, epoch, index))
+        images = _varied(split, prepared, variation, indices, needed, (seed, epoch, index))
         labels = split.labels[indices[needed]]
         mixed = mix(images[1:], images[:-1], mixing)
-        return Batch(mixed.permute(0, 3, 1, 2), labels[1:], labels[:-1], mixing.share, total)
+        return Batch(mixed.permute(0, 3, 1, 2), labels[1:], labels[:-1], mixing.share, total, copies)
 
     threads = _threads()
     return ahead(build, range(start, steps), threads=threads, window=(WINDOW + 1) * threads)
@@ -133,7 +138,7 @@ def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype =
     return images.to(precision).mul_(scale).add_(shift).to(dtype)
 
 
-def _shaped(preprocessing: Preprocessing, variation: Variation) -> Preprocessing:
+def shaped(preprocessing: Preprocessing, variation: Variation) -> Preprocessing:
     """Return `preprocessing` with the size that training pictures shall have. Raises InputError."""
     size = variation.size
     if size is None or size == preprocessing.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepskip.data.batches import shaped
 from deepskip.data.dataset import Dataset
 from deepskip.data.variation import Variation
 from deepskip.describe.ledger import count
@@ -39,4 +40,4 @@ def agree(net: Network, data: Dataset, recipe: Recipe) -> None:
         got = f"{at_once}, and a last stage of 1×1 pixels"
         raise InputError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)
     for epoch in range(len(recipe.sizes) or 1):
-        variation_of(recipe, data, epoch, len(recipe.sizes) or 1).check(data.preprocessing)
+        shaped(data.preprocessing, variation_of(recipe, data, epoch, len(recipe.sizes) or 1))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from deepskip.data.variation import Alpha, Augment
 from deepskip.describe.value import Value
 from deepskip.errors import InputError, choices, nearest
 
@@ -52,7 +53,7 @@ class Recipe(Value):
     """Share of the target spread over all classes (Szegedy et al. 2016, arXiv:1512.00567, §7)."""
     class_weights: Literal["none", "balanced"] = "none"
     """Whether images count by their class: "balanced" gives every class the same sum, however few it has."""
-    augment: Literal["auto", "none", "crop_flip", "photo"] = "auto"
+    augment: Literal["auto"] | Augment = "auto"
     """What is done to training images: "crop_flip" pads by 4, crops and flips (32-pixel images), "photo" cuts
     a random part, resizes and flips; "auto" is what suits the data."""
     trivial: bool = False
@@ -60,9 +61,9 @@ class Recipe(Value):
     2021, arXiv:2103.10158)."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a random box of an image is erased (Zhong et al. 2017, arXiv:1708.04896)."""
-    mixup: NonNegative = 0.0
+    mixup: Alpha = 0.0
     """Strength α of mixing pairs of images, 0 for none (Zhang et al. 2018, arXiv:1710.09412; 0.2 is usual)."""
-    cutmix: NonNegative = 0.0
+    cutmix: Alpha = 0.0
     """Strength α of pasting boxes between images, 0 for none (Yun et al. 2019, arXiv:1905.04899; 1 in the
     paper). With mixup too, each batch has one of them, evenly."""
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
