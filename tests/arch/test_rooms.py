@@ -49,6 +49,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "builtin",
         "folder",
         "sources",
+        "doctor.finding",
+        "doctor.likeness",
+        "doctor.survey",
+        "doctor.files",
+        "doctor.classes",
+        "doctor.doubles",
+        "doctor.examination",
         "augment",
         "batches",
     ),
@@ -65,6 +72,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "curves",
         "depth",
         "confusion",
+        "contact",
         "diagram",
         "anatomy",
         "blocks",
@@ -75,7 +83,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "reports": ("words", "inline", "page", "depth", "run"),
     "pages": (),
-    "cli": ("show", "nets", "train", "use", "weights", "board", "study", "app"),
+    "cli": ("show", "nets", "doctor", "train", "use", "weights", "board", "study", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
 LAZY = ("cli", "__init__", "__main__")  # torch only inside functions
