@@ -50,6 +50,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "builtin",
         "folder",
         "sources",
+        "doctor.finding",
+        "doctor.likeness",
+        "doctor.survey",
+        "doctor.files",
+        "doctor.classes",
+        "doctor.doubles",
+        "doctor.examination",
         "augment",
         "trivial",
         "mixing",
@@ -91,6 +98,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "curves",
         "depth",
         "confusion",
+        "contact",
         "diagram",
         "anatomy",
         "blocks",
@@ -101,7 +109,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "reports": ("words", "inline", "page", "depth", "run"),
     "pages": (),
-    "cli": ("show", "nets", "prepare", "train", "use", "weights", "board", "study", "app"),
+    "cli": ("show", "nets", "doctor", "prepare", "train", "use", "weights", "board", "study", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
 LAZY = ("cli", "__init__", "__main__")  # torch only inside functions

@@ -44,7 +44,7 @@ from tests.end_to_end.command import Command
         (("train",), "deepskip train DATA: got nothing"),
         (
             ("trian", "digits"),
-            "got unknown command 'trian'; allowed: nets, describe, train, evaluate, predict, import, study",
+            "got unknown command 'trian'; allowed: nets, describe, doctor, train, evaluate, predict, import",
         ),
         (("study", "depht", "digits"), "nearest: depth"),
         (

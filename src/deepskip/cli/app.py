@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from deepskip._version import __version__
 from deepskip.cli import show
+from deepskip.cli.doctor import doctor
 from deepskip.cli.nets import describe, nets
 from deepskip.cli.study import depth
 from deepskip.cli.train import train
@@ -36,10 +37,11 @@ study = App(
 )
 app.command(nets, sort_key=1)
 app.command(describe, sort_key=2)
-app.command(train, sort_key=3)
-app.command(evaluate, sort_key=4)
-app.command(predict, sort_key=5)
-app.command(import_, name="import", sort_key=6)
+app.command(doctor, sort_key=3)
+app.command(train, sort_key=4)
+app.command(evaluate, sort_key=5)
+app.command(predict, sort_key=6)
+app.command(import_, name="import", sort_key=7)
 app.command(study)
 study.command(depth)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from deepskip.data.batches import Batch, eval_batches, normalise, steps_per_epoch, train_batches
     from deepskip.data.dataset import Dataset, Images, RaggedImages, Split, UniformImages
     from deepskip.data.decode import preprocess_file, read_image
+    from deepskip.data.doctor.examination import Examination, examine
+    from deepskip.data.doctor.finding import Finding
     from deepskip.data.sources import BUILT_IN
     from deepskip.data.sources import open_dataset as open  # noqa: A004
     from deepskip.data.variation import Variation
@@ -22,12 +24,15 @@ __all__ = [
     "BUILT_IN",
     "Batch",
     "Dataset",
+    "Examination",
+    "Finding",
     "Images",
     "RaggedImages",
     "Split",
     "UniformImages",
     "Variation",
     "eval_batches",
+    "examine",
     "normalise",
     "open",
     "preprocess_file",
@@ -41,6 +46,8 @@ _FILES = {
     "batches": ("Batch", "eval_batches", "normalise", "steps_per_epoch", "train_batches"),
     "dataset": ("Dataset", "Images", "RaggedImages", "Split", "UniformImages"),
     "decode": ("preprocess_file", "read_image"),
+    "doctor.examination": ("Examination", "examine"),
+    "doctor.finding": ("Finding",),
     "sources": ("BUILT_IN", "open_dataset"),
     "variation": ("Variation",),
 }

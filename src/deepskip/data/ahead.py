@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from deepskip.data.dataset import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,3 +33,15 @@ def ahead(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def reported(results: Iterable[Result], what: str, total: int, progress: Progress | None) -> Iterator[Result]:
+    """Pass `results` on, telling `progress` at the start, ten times a second, and at the end."""
+    told = float("-inf")
+    for done, result in enumerate(results):
+        if progress is not None and time.monotonic() - told > 0.1:
+            progress(what, done, total)
+            told = time.monotonic()
+        yield result
+    if progress is not None:
+        progress(what, total, total)

@@ -30,7 +30,7 @@ LARGE = 64
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Where one split's pictures are: all of `<root>/<class>/*`, or one side of its stratified split."""
 
     root: Path
@@ -38,6 +38,7 @@ class _Part:
     side: Literal["all", "train", "val"] = "all"
 
     def list(self) -> Listing:
+        """Return its pictures. Raises InputError when a class has none."""
         listing = list_images(self.root, self.classes)
         if self.side == "all":
             return listing
@@ -60,9 +61,9 @@ def open_folder(
     these are used as they are, nothing is decoded yet, and a `val/` alone is enough. Raises InputError,
     naming the folder, when its layout, a class or every picture of a class is unusable.
     """
-    train, val = _parts(path, known=classes is not None)
+    train, val = parts(path, known=classes is not None)
     if classes is None:
-        assert train is not None  # or _parts would have raised
+        assert train is not None  # or parts would have raised
         classes = _trainable(train)
     labels = {} if train is None else label_map(train.root, train.classes, classes)
     labels |= label_map(val.root, val.classes, classes)
@@ -88,25 +89,25 @@ def open_folder(
     return Dataset(source.name, str(source), classes, fixed, augment, load_train, load_val)
 
 
-def _parts(path: Path, *, known: bool) -> tuple[_Part | None, _Part]:
+def parts(path: Path, *, known: bool) -> tuple[Part | None, Part]:
     """Return where training and validation pictures are; a lone `val/` will do when classes are `known`."""
     folders = class_folders(path)
     val = next((path / name for name in VAL_FOLDERS if name in folders), None)
     if "train" in folders:
         root = path / "train"
         if val is not None:
-            return _Part(root, class_folders(root)), _Part(val, class_folders(val))
+            return Part(root, class_folders(root)), Part(val, class_folders(val))
     elif val is not None and set(folders) <= set(VAL_FOLDERS):
         if not known:
             raise InputError(path, f"{val.name}/ without train/", "train/<class>/* beside it")
-        return None, _Part(val, class_folders(val))
+        return None, Part(val, class_folders(val))
     else:
         root = path  # flat; a class may be called "test" when others beside it are not
     found = class_folders(root)
-    return _Part(root, found, "train"), _Part(root, found, "val")
+    return Part(root, found, "train"), Part(root, found, "val")
 
 
-def _trainable(train: _Part) -> tuple[str, ...]:
+def _trainable(train: Part) -> tuple[str, ...]:
     if len(train.classes) < 2:
         got = f"only one class, {train.classes[0]!r}" if train.classes else "no folders of images"
         allowed = "two or more classes: train/<class>/* and val/<class>/*, or <class>/*"
@@ -114,7 +115,7 @@ def _trainable(train: _Part) -> tuple[str, ...]:
     return train.classes
 
 
-def _measured(train: _Part, size: int | None, progress: Progress | None) -> Preprocessing:
+def _measured(train: Part, size: int | None, progress: Progress | None) -> Preprocessing:
     """Return the preprocessing for training pictures: size and colour chosen, mean and std measured."""
     listing = train.list()
     usual, colour = _sampled(listing)
@@ -157,7 +158,7 @@ def _kind_for(augment: Augment) -> Kind:
 
 
 def _load(
-    part: _Part,
+    part: Part,
     preprocessing: Preprocessing,
     kind: Kind,
     labels: dict[str, int],
@@ -177,7 +178,7 @@ def _load(
 
 
 def _stored(
-    part: _Part,
+    part: Part,
     listing: Listing,
     preprocessing: Preprocessing,
     kind: Kind,

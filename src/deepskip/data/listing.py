@@ -52,7 +52,7 @@ def list_images(root: Path, classes: tuple[str, ...]) -> Listing:
 
     Raises InputError when a class has no picture file or a folder cannot be read.
     """
-    found = sorted(pair for name in classes for pair in _pictures_below(root / name, name))
+    found = sorted(pair for name in classes for pair in pictures_below(root / name, name))
     counts = Counter(file.partition("/")[0] for file, _ in found)
     for name in classes:
         if not counts[name]:
@@ -84,15 +84,8 @@ def stratified(listing: Listing, fraction: float = 0.2, seed: int = 0) -> tuple[
     return _part(listing, first), _part(listing, sorted(second))
 
 
-def _part(listing: Listing, members: list[int]) -> Listing:
-    return Listing(
-        listing.root,
-        tuple(listing.files[index] for index in members),
-        tuple(listing.stamps[index] for index in members),
-    )
-
-
-def _pictures_below(folder: Path, prefix: str) -> list[tuple[str, str]]:
+def pictures_below(folder: Path, prefix: str) -> list[tuple[str, str]]:
+    """Return path, with `prefix` in the place of `folder`, and stamp of every picture in it and its folders."""
     found: list[tuple[str, str]] = []
     seen: set[tuple[int, int]] = set()
     waiting = [(folder, prefix)]
@@ -109,6 +102,14 @@ def _pictures_below(folder: Path, prefix: str) -> list[tuple[str, str]]:
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is_file_or_link(entry):
                 found.append((name, _stamp(entry)))
     return found
+
+
+def _part(listing: Listing, members: list[int]) -> Listing:
+    return Listing(
+        listing.root,
+        tuple(listing.files[index] for index in members),
+        tuple(listing.stamps[index] for index in members),
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

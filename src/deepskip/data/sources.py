@@ -40,11 +40,20 @@ def open_dataset(
         if size not in (None, own):
             raise InputError(f"{source}: size", size, f"{own}, its pictures' own", own)
         return open_built_in(source, preprocessing=preprocessing, classes=chosen, progress=progress)
+    path = folder_of(source)
+    assert path is not None  # the built-in names have been dealt with
+    return open_folder(path, size=size, preprocessing=preprocessing, classes=chosen, progress=progress)
+
+
+def folder_of(source: str | Path) -> Path | None:
+    """Return the folder that `source` names, None for a built-in name. Raises InputError when it is neither."""
+    if isinstance(source, str) and source in PUBLISHED:
+        return None
     path = Path(source).expanduser()
     if not os.path.isdir(path):  # unlike Path.is_dir, never raises
         got = "a file" if os.path.isfile(path) else "neither a built-in name nor a folder"
         raise InputError(repr(str(source)), got, f"{', '.join(BUILT_IN)}, or a folder of images", _near(path))
-    return open_folder(path, size=size, preprocessing=preprocessing, classes=chosen, progress=progress)
+    return path
 
 
 def _near(path: Path) -> str | None:

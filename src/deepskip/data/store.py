@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from deepskip.data.ahead import ahead
+from deepskip.data.ahead import ahead, reported
 from deepskip.data.dataset import Images, Pixels, Progress, RaggedImages, UniformImages
 from deepskip.data.decode import fit, load_image, shrink
 from deepskip.data.listing import Listing
@@ -151,7 +150,8 @@ def _write(
     with replacing_folder(folder) as beside:
         results = ahead(decode, listing.files, threads=threads, window=4 * threads)
         with contextlib.closing(results), (beside / "pixels.bin").open("wb") as out:
-            for position, result in enumerate(_reported(results, purpose, len(listing), progress)):
+            told = reported(results, f"decoding {purpose} images", len(listing), progress)
+            for position, result in enumerate(told):
                 if isinstance(result, str):
                     name = listing.files[position].encode(errors="replace").decode()  # fit to be printed
                     broken.append(f"{name}: {result}")
@@ -185,20 +185,6 @@ def _decode(path: Path, preprocessing: Preprocessing, kind: Kind) -> _Decoded | 
     sums = [flat.sum(0, dtype=np.int64), (flat * flat).sum(0, dtype=np.int64)]
     moments = np.stack([np.full_like(sums[0], len(flat)), *sums])
     return _Decoded(pixels, hashlib.sha256(content).digest(), moments)
-
-
-def _reported(
-    results: Iterator[_Decoded | str], purpose: str, total: int, progress: Progress | None
-) -> Iterator[_Decoded | str]:
-    """Pass `results` on, telling `progress` at the start, ten times a second, and at the end."""
-    told = float("-inf")
-    for done, result in enumerate(results):
-        if progress is not None and time.monotonic() - told > 0.1:
-            progress(f"decoding {purpose} images", done, total)
-            told = time.monotonic()
-        yield result
-    if progress is not None:
-        progress(f"decoding {purpose} images", total, total)
 
 
 def _mean_and_std(moments: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
