@@ -255,8 +255,14 @@ def test_architectures_by_their_librarys_names(name: str, layers: int, zoo_name:
 
 
 def test_other_architectures_are_unknown() -> None:
-    for name in ("resnetaa50", "resnext50", "resnet50_2", "wide_resnet50", "resnet51q", "densenet121"):
-        assert architecture(name) is None
+    for name in (
+        *("resnetaa50", "resnext50", "resnet50_2", "wide_resnet50", "resnet51q", "densenet121"),
+        *("wide_resnet18_2", "wide_resnet34_2", "resnext18_32x4d", "resnext34_32x4d", "seresnext18_32x4d"),
+        *("seresnetv2_50", "seresnetv2_18"),
+    ):
+        assert architecture(name) is None, name
+        with pytest.raises(InputError, match=f"net: got '{name}'"):
+            find(name)
     with pytest.raises(InputError, match="net: got 'resnetaa50'"):
         find("resnetaa50", source="timm")
     assert find("resnet_cifar", 20) == zoo.cifar(20)
