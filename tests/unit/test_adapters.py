@@ -176,6 +176,8 @@ def test_the_golden_tells_a_stride_in_the_wrong_place() -> None:
             "got 4 of 64 channels; allowed: 8 in timm, which rounds",
         ),
         ("timm", imagenet(50, norm="group", order="pre"), "got one convolution and group normalisers"),
+        ("timm", imagenet(18, order="pre"), "first: got shared: stages.s1.b1 shares"),
+        ("timm", imagenet(34, norm="group").replace(norm_groups=16), "norm_groups: got 16; allowed: 32"),
         ("transformers", imagenet(50, order="pre"), "order: got pre"),
         ("transformers", imagenet(50, groups=32, width=128), "b1: got 1×1, 3×3 in 32 groups, 1×1"),
         ("cifar", cifar8(plain=True), "shortcut: got none; allowed: A, B"),
