@@ -19,6 +19,14 @@ Layers are counted as the papers do: convolutions of stem and branches, and the 
 projections. Two families count otherwise: wide residual networks count every convolution, projections too, and
 not the linear layer; nets with a deep stem keep the depth of the net whose 7×7 convolution theirs replace.
 
+Pre-activation nets share the first block's first norm and ReLU between branch and shortcut, as the appendix of
+He et al. 2016 says. On ImageNet these stand after the stem's max-pool, as in timm; the paper's "right after
+conv1" puts them before it, and a norm does not commute with a maximum. timm's basic ones (`resnetv2_18`,
+`resnetv2_34`) do not share in the first block: these are `Spec.first` "own", under timm's names. The CIFAR nets
+of basic blocks pad (option A), as the ResNet-110 that the ablations of He et al. 2016 begin from; bottlenecks
+project (option B), as the authors' code for ResNet-164 and -1001 does, with the stride on the 3×3 convolution
+where that code has it on the first 1×1.
+
 | net | published depth | layers | parameters | published | MACs | error | paper |
 |---|---|---|---|---|---|---|---|
 """

@@ -19,11 +19,20 @@ class DeepskipError(Exception):
     def __init__(self, where: object, got: object, allowed: object, nearest: object | None = None) -> None:
         self.where, self.got, self.allowed, self.nearest = where, got, allowed, nearest
         tail = "" if nearest is None else f"; nearest: {nearest}"
-        super().__init__(" ".join(f"{where}: got {got}; allowed: {allowed}{tail}".split()))
+        super().__init__(printable(f"{where}: got {got}; allowed: {allowed}{tail}"))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders in studies; the default would rebuild from the joined message.
         return type(self), (self.where, self.got, self.allowed, self.nearest)
+
+
+def printable(text: str) -> str:
+    """Return `text` in one line, with escapes for what a terminal would act on and not show.
+
+    Names of files, classes and tensors come from anywhere, and go into messages as they are.
+    """
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 class InputError(DeepskipError, ValueError):

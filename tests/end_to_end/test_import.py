@@ -187,11 +187,24 @@ def _with(name: str, change: Callable[[Tensor], object]) -> dict[str, object]:
             lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
             "conv1.weight: got a quantised tensor",
         ),
+        (
+            "conv1.weight",
+            lambda t: torch.nested.nested_tensor([t[0], t[1]]),
+            "conv1.weight: got a nested tensor; allowed: dense",
+        ),
+        (
+            "conv1.weight",
+            lambda t: t[:1, :1, :1, :1].clone().expand(10**6, 10**6, 3, 3),
+            "conv1.weight: got a tensor of 36,000,000,000,000 bytes on 4 (expanded)",
+        ),
+        ("linear.weight", lambda t: t.sum(), "linear.weight: got []; allowed: [10, 64]"),
+        ("linear.weight", lambda t: t[:0], "linear.weight: got [0, 64]; allowed: [10, 64]"),
+        ("linear.bias", lambda t: t[:3], "linear.bias: got [3]; allowed: [10]"),
         ("conv1.weight", lambda t: t.long(), "conv1.weight: got a tensor of int64; allowed: floating-point"),
         ("bn1.running_var", lambda t: -t, "bn1.running_var: got a variance below 0"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.*", "ignore:.*[Qq]uant.*")
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.*", "ignore:.*[Qq]uant.*", "ignore:.*nested.*")
 def test_tensors_that_are_no_weights(
     deepskip: Command, name: str, change: Callable[[Tensor], object], says: str
 ) -> None:
@@ -200,6 +213,83 @@ def test_tensors_that_are_no_weights(
     assert said.code == 2
     assert says in said.error
     assert not Path("model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_eight_bits_are_read(deepskip: Command, kind: str) -> None:
+    tensors = {
+        k: t.to(getattr(torch, kind)) if t.ndim > 1 else t for k, t in _with("bn1.bias", lambda t: t).items()
+    }
+    torch.save(tensors, "small.pth")
+    said = deepskip("import", "small.pth", "--net", "resnet8_cifar")
+    assert said.code == 0, said.err
+    assert said.err == f"warning: stored as {kind}, held as float32\n"
+    held = ds.load("model.safetensors").net.get_parameter("stem.conv1.weight")
+    assert torch.equal(held.data, tensors["conv1.weight"].float())
+
+
+@pytest.mark.parametrize("gone", ["linear.weight", "linear.bias"])
+@pytest.mark.parametrize("named", [(), ("--classes-from", "names.txt")])
+def test_half_a_head_is_refused(deepskip: Command, gone: str, named: tuple[str, ...]) -> None:
+    Path("names.txt").write_text("cat\ndog\n")
+    tensors = _with(gone, lambda t: t)
+    del tensors[gone]
+    torch.save(tensors, "half.pth")
+    said = deepskip("import", "half.pth", "--net", "resnet8_cifar", *named)
+    assert (said.code, f"{gone}: got no such tensor" in said.error) == (2, True), said.err
+
+
+def test_a_new_head_knows_no_names(deepskip: Command) -> None:
+    tensors = {key: t for key, t in theirs(ds.zoo.get("resnet18"), "torchvision").items() if key[:2] != "fc"}
+    torch.save(tensors, "body.pth")
+    said = deepskip("import", "body.pth", "--net", "resnet18")
+    assert (said.code, "the file has no head" in said.err) == (0, True), said.err
+    assert read_header("model.safetensors").classes[::999] == ("class 0", "class 999")
+
+
+def test_control_characters_are_escaped(deepskip: Command) -> None:
+    tensors = _with("bn1.bias", lambda t: t)
+    torch.save({**tensors, "x\x1b[31mred\u202e": torch.zeros(2)}, "red.pth")
+    said = deepskip("import", "red.pth", "--net", "resnet8_cifar")
+    assert said.code == 2
+    assert "x\\x1b[31mred\\u202e: got [2]; allowed: no such tensor" in said.error
+    assert "\x1b" not in said.err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_archive_is_called_one(deepskip: Command) -> None:
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save("script.pt")
+    said = deepskip("import", "script.pt", "--net", "resnet8_cifar")
+    assert (said.code, "got a TorchScript archive" in said.error) == (2, True), said.err
+
+
+def test_a_grey_file_is_a_grey_net(deepskip: Command) -> None:
+    torch.save(theirs(ds.zoo.get("resnet8_cifar", input=(1, 32, 32)), "cifar"), "grey.pth")
+    said = deepskip("import", "grey.pth", "--net", "resnet8_cifar")
+    assert said.code == 0, said.err
+    header = read_header("model.safetensors")
+    assert (header.spec.input, header.preprocessing.colour) == ((1, 32, 32), "L")
+    torch.save(theirs(ds.zoo.get("resnet8_cifar", input=(5, 32, 32)), "cifar"), "five.pth")
+    said = deepskip("import", "five.pth", "--net", "resnet8_cifar", "--force")
+    assert (said.code, "got a net of 5 input channels; allowed: 1 (grey) or 3" in said.error) == (2, True), (
+        said.err
+    )
+
+
+def test_antialiased_nets_are_refused_by_name_and_else_said(
+    deepskip: Command, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = checkpoint("resnet18", "torchvision")
+    for name in ("seresnetaa50d_ra2-0b1a.pth", "resnetaa101d.bin", "ResNetBlur50.pth"):
+        file = file.rename(name)
+        said = deepskip("import", file, "--net", "resnet18")
+        assert (said.code, "anti-aliased" in said.error) == (2, True), name
+    file = file.rename("resnet18-0aa50123.pth")  # a hash, as torchvision's names have
+    assert "resnetaa50" in deepskip("import", file, "--net", "resnet18").err
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(published, "PUBLISHED", (published.Weights("resnet18", "v1", digits, 256),))
+    assert deepskip("import", file, "--net", "resnet18", "--force").err == ""
+    assert "resnetaa50" not in deepskip("import", checkpoint(), "--net", "resnet8_cifar", "--force").err
 
 
 def test_a_dictionary_that_holds_itself(deepskip: Command) -> None:
@@ -334,6 +424,16 @@ def test_a_network_of_timms_from_the_hub(hub: Hub, deepskip: Command) -> None:
     said = deepskip("predict", "hf://timm/small.a1", picture(Path("a.png")), "--json")
     assert said.json[0]["class"] in model.classes
     assert len(hub.requests) == asked  # from the cache
+
+
+def test_a_repository_that_contradicts_itself_is_refused(hub: Hub) -> None:
+    tensors = theirs(ds.zoo.get("resnet18", classes=5), "timm")
+    config = {**TIMM_CONFIG, "label_names": ["n1", "n2", "n3"]}
+    hub.repository("timm/small.a1", config=config, model=save(tensors))
+    with pytest.raises(
+        ds.InputError, match="hf://timm/small.a1: config.json: got 3 labels; allowed: 5, as the head"
+    ):
+        ds.load("hf://timm/small.a1")
 
 
 def test_a_network_of_transformers_from_the_hub(hub: Hub) -> None:

@@ -29,14 +29,15 @@ def convs(draw: st.DrawFn, in_channels: int, least: int) -> tuple[Conv, ...]:
 
 
 @st.composite
-def junctions(draw: st.DrawFn) -> Junction:
-    """Draw any junction; most are plain sums."""
-    numbers = st.sampled_from((0.0, 0.5, 1.0))
+def junctions(draw: st.DrawFn, silent: bool) -> Junction:
+    """Draw any junction; most are plain sums. In nets whose branches begin `silent` fewer can train."""
+    some = st.sampled_from((0.5, 1.0, -1.5))
+    numbers = some if silent else st.sampled_from((0.0, 0.5, 1.0))
     return draw(
         st.one_of(
             st.just(Junction()),
             st.just(Junction()),
-            st.builds(Junction, kind=st.just("scaled"), shortcut_scale=numbers, branch_scale=numbers),
+            st.builds(Junction, kind=st.just("scaled"), shortcut_scale=numbers, branch_scale=some),
             st.builds(Junction, kind=st.just("learned"), branch_scale=numbers),
             st.builds(Junction, kind=st.just("exclusive_gate"), gate_bias=st.sampled_from((0.0, -6.0))),
             st.builds(Junction, kind=st.just("shortcut_gate"), gate_bias=st.sampled_from((0.0, -6.0))),
@@ -63,7 +64,10 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
             channels = branch[-1].channels
             blocks.append(Block(id=f"b{j + 1}", convs=branch))
         stages.append(Stage(id=f"s{i + 1}", blocks=tuple(blocks)))
+    order = draw(st.sampled_from(("post", "post", "pre", "pre", "norm_after", "relu_before", "relu_only")))
     norm = draw(st.sampled_from(("batch", "batch", "group", "layer", "none", "fixup")))
+    norm = "none" if order == "relu_before" and norm == "fixup" else norm
+    zero_last = draw(st.booleans()) and order != "relu_before"
     least = min(block.channels for stage in stages for block in stage.blocks)
     squeeze = draw(st.sampled_from((None, None, 1, 2))) if least > 1 else None
     fields: dict[str, object] = {
@@ -73,18 +77,17 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
         "stem": stem,
         "stages": tuple(stages),
         "shortcut": shortcut,
-        "order": draw(
-            st.sampled_from(("post", "post", "pre", "pre", "norm_after", "relu_before", "relu_only"))
-        ),
+        "order": order,
+        "first": draw(st.sampled_from(("shared", "own"))) if order in ("pre", "relu_only") else "shared",
         "norm": norm,
         "norm_groups": draw(st.sampled_from((2, 32))),
         "initial": "fixup" if norm == "fixup" else draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
-        "junction": draw(junctions()),
+        "junction": draw(junctions(silent=zero_last or norm == "fixup")),
         "projection": draw(st.sampled_from(("conv", "pool"))),
         "squeeze": squeeze,
         "squeeze_multiple": draw(st.sampled_from((1, 1, 3))) if squeeze else 1,
         "survival": draw(st.sampled_from((1.0, 1.0, 0.5))),
-        "zero_last": draw(st.booleans()),
+        "zero_last": zero_last,
     }
     if fixed.get("squeeze", squeeze) is None:
         fields["squeeze_multiple"] = 1

@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from deepskip.describe import zoo
-from deepskip.describe.spec import Block, Junction, Spec
+from deepskip.describe.spec import Block, Conv, Junction, Spec, Stem
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.builder import build
 from deepskip.nets.initial import initialise
@@ -25,7 +26,32 @@ def test_the_twin_has_the_same_tensors_without_the_shortcuts(spec: Spec, seed: i
     # Gates and learned scales are the junction's own, which a plain net has not.
     assert list(twin) == [name for name in net if ".shortcut." not in name and ".junction." not in name]
     for name, tensor in twin.items():
-        assert torch.equal(tensor, net[name]), name
+        gain = _branch_gain(spec, name)
+        if gain == 1:
+            assert torch.equal(tensor, net[name]), name
+        elif spec.is_plain or gain == 0:  # the exception: a plain net begins with branches that carry a signal
+            assert tensor.any(), name
+        else:
+            torch.testing.assert_close(net[name], tensor * gain)
+
+
+def _branch_gain(spec: Spec, name: str) -> float:
+    """Return what zero_last and Fixup multiply an initial tensor by in a residual net, inside branches."""
+    site = next((site for site in spec.sites() if name.startswith(f"{site.name}.branch.")), None)
+    if site is None or not name.endswith(".weight"):
+        return 1
+    last, layer = len(site.block.convs), name.split(".")[-2]
+    if spec.initial == "fixup" and layer.startswith("conv"):
+        blocks = len(list(spec.sites()))
+        return 0 if layer == f"conv{last}" else blocks ** (-1 / (2 * last - 2))
+    ends = {"post": "norm", "relu_only": "norm"}.get(spec.order, "conv") if spec.norm != "none" else "conv"
+    return 0 if spec.zero_last and spec.initial != "fixup" and layer == f"{ends}{last}" else 1
+
+
+def test_a_plain_net_ignores_zero_last() -> None:
+    zero, usual = zoo.cifar(8, zero_last=True), zoo.cifar(8)
+    for name, tensor in build(zero.plain()).state_dict().items():
+        assert torch.equal(tensor, build(usual.plain()).state_dict()[name]), name
 
 
 def test_the_twin_computes_something_else() -> None:
@@ -50,6 +76,8 @@ PURE = {
     "squeeze": None,
     "squeeze_multiple": 1,
     "survival": 1.0,  # stochastic depth scales every branch by its place among all blocks
+    "zero_last": False,
+    "first": "shared",
 }
 
 
@@ -63,7 +91,9 @@ def test_a_silent_block_is_the_identity_bit_for_bit(spec: Spec, order: str, trai
         _silence(block)
         x = torch.randn(3, *site.inputs, generator=torch.Generator().manual_seed(seed)) * 1e3
         x = x.relu() if spec.order == "post" else x  # a post-activation block's input is never negative
-        assert torch.equal(block(x), x)
+        # Where the first activation is shared, what the block leaves alone is what comes after it.
+        wanted = block.before(x) if site.shared else x
+        assert torch.equal(block(x), wanted)
 
 
 def test_a_post_activation_block_is_not_the_identity_below_zero() -> None:
@@ -153,6 +183,75 @@ def test_any_net_trains_a_step(spec: Spec, seed: int) -> None:
     net(torch.randn(3, *spec.input)).square().mean().backward()
     if not spec.is_plain:
         assert all(p.grad is not None for p in net.parameters())
+
+
+def _roomy(spec: Spec) -> Spec:
+    """Return `spec` with eight times the channels and without strides, so that no ReLU is dead by chance."""
+
+    def convs(given: tuple[Conv, ...]) -> tuple[Conv, ...]:
+        return tuple(conv.replace(channels=8 * conv.channels, stride=1) for conv in given)
+
+    stages = tuple(
+        stage.replace(blocks=tuple(block.replace(convs=convs(block.convs)) for block in stage.blocks))
+        for stage in spec.stages
+    )
+    first, *others = convs(spec.stem.convs)  # the picture's channels stay as they are
+    return spec.replace(
+        stem=Stem(convs=(first, *others), pool=False), stages=stages, input=(spec.input[0], 6, 6)
+    )
+
+
+@settings(max_examples=30)
+@given(specs(), st.integers(0, 20))
+def test_every_branch_of_any_net_trains(spec: Spec, seed: int) -> None:
+    spec = _roomy(spec)
+    torch.manual_seed(seed)  # of stochastic depth and dropout
+    net = build(spec, seed, dtype=torch.float64)  # in which the smallest step is seen
+    x, goal = torch.randn(3, *spec.input).double(), torch.randn(3, spec.classes).double()
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-2)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for _ in range(8):  # from zero, the head or α moves first, then a branch's end, then its beginning
+        optimiser.zero_grad()
+        (net(x) - goal).square().mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimiser.step()
+    still = [
+        name
+        for name, p in net.named_parameters()
+        if ".branch." in name and ".conv" in name and name.endswith("weight") and torch.equal(p, before[name])
+    ]
+    assert still == []
+
+
+@pytest.mark.parametrize("first", ["shared", "own"])
+@pytest.mark.parametrize("order", ["pre", "relu_only"])
+@torch.no_grad()
+def test_the_first_unit_shares_its_activation(order: str, first: str) -> None:
+    """He et al. 2016, appendix: the first activation right after conv1 and before splitting into two paths."""
+    net = scrambled(build(zoo.cifar(8, order=order, first=first), dtype=torch.float64)).eval()
+    tensors, block = net.state_dict(), "stages.s1.b1"
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        scale, shift, mean, var = (
+            tensors[f"{name}.{part}"][:, None, None]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * scale + shift
+
+    def conv(x: Tensor, i: int) -> Tensor:
+        return functional.conv2d(x, tensors[f"{block}.branch.conv{i}.weight"], padding=1)
+
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    x = functional.conv2d(images, tensors["stem.conv1.weight"], padding=1)
+    if order == "pre":
+        h = norm(x, f"{block}.before.norm" if first == "shared" else f"{block}.branch.norm1").relu()
+        branch = conv(norm(conv(h, 1), f"{block}.branch.norm2").relu(), 2)
+    else:
+        x = norm(x, "stem.norm1")
+        h = x.relu()
+        branch = norm(conv(norm(conv(h, 1), f"{block}.branch.norm1").relu(), 2), f"{block}.branch.norm2")
+    wanted = (h if first == "shared" else x) + branch
+    torch.testing.assert_close(net.stages["s1"]["b1"](net.stem(images)), wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_full_backward_hooks_reach_every_part() -> None:

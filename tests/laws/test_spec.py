@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+from collections.abc import Callable
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepskip.describe import zoo
-from deepskip.describe.spec import Block, Conv, Spec, Stage, Stem
+from deepskip.describe.spec import Block, Conv, Junction, Spec, Stage, Stem
 from deepskip.errors import InputError
+from deepskip.nets.builder import build
 from tests.laws.strategies import specs
 
 
@@ -119,6 +124,150 @@ def test_layers_per_skip(layers: int, n: int) -> None:
     spec = zoo.cifar(3 * layers * n + 2, layers_per_skip=layers)
     assert all(len(block.convs) == layers for _, block in spec.blocks())
     assert len(list(spec.blocks())) == 3 * n
+
+
+CIFAR_FIELDS: dict[str, tuple[object, ...]] = {
+    "block": (None, "basic", "bottleneck"),
+    "layers_per_skip": (None, 1, 2, 3),
+    "plain": (False, True),
+    "order": ("post", "pre", "relu_only"),
+    "shortcut": ("A", "B"),
+    "first": ("shared", "own"),
+    "norm": ("batch", "none"),
+}
+IMAGENET_FIELDS: dict[str, tuple[object, ...]] = {
+    "block": (None, "basic", "bottleneck"),
+    "width": (64, 128),
+    "groups": (1, 32),
+    "v1": (False, True),
+    "deep_stem": (False, True),
+    "plain": (False, True),
+    "order": ("post", "pre"),
+    "squeeze": (None, 16),
+}
+ANY: dict[str, tuple[object, ...]] = {
+    "norm": ("batch", "group", "layer", "none"),
+    "norm_groups": (32, 8),
+    "projection": ("conv", "pool"),
+    "squeeze": (None, 4, 16),
+    "survival": (1.0, 0.5, 0.05, 5e-07),
+    "zero_last": (False, True),
+    "initial": ("he_fan_out", "he_fan_in"),
+    "junction": (
+        Junction(),
+        Junction(kind="scaled", shortcut_scale=0.5),
+        Junction(kind="scaled", branch_scale=0.5),
+        Junction(kind="scaled", branch_scale=-0.5),
+        Junction(kind="scaled", branch_scale=0.05),
+        Junction(kind="scaled", branch_scale=5.0),
+        Junction(kind="learned"),
+        Junction(kind="exclusive_gate", gate_bias=-6.0),
+        Junction(kind="exclusive_gate", gate_bias=6.0),
+        Junction(kind="shortcut_gate", gate_bias=6.0),
+        Junction(kind="dropout", rate=0.25),
+    ),
+}
+
+
+def _made(
+    family: Callable[..., Spec], depths: tuple[int, ...], grid: dict[str, tuple[object, ...]]
+) -> list[Spec]:
+    found = []
+    for depth, *values in itertools.product(depths, *grid.values()):
+        try:
+            found.append(family(depth, **dict(zip(grid, values, strict=True))))
+        except InputError:  # a depth that these arguments have not, or a contradiction
+            continue
+    return found
+
+
+def test_no_two_nets_of_the_families_share_a_name() -> None:
+    fields = [{key: (values[0], value)} for key, values in ANY.items() for value in values[1:]]
+    pairs = [one | other for one, other in itertools.combinations(fields, 2) if one.keys() != other.keys()]
+    made = [
+        *_made(zoo.cifar, (20, 110, 164), CIFAR_FIELDS),
+        *_made(zoo.imagenet, (18, 26, 50), IMAGENET_FIELDS),
+        *(spec for grid in pairs for spec in _made(zoo.cifar, (8,), grid)),
+        *_made(
+            functools.partial(zoo.wide, widen=1), (16,), {"order": ("post", "pre"), "first": ("shared", "own")}
+        ),
+        *_made(functools.partial(zoo.wide, widen=4), (16,), {"order": ("post", "pre"), "shortcut": ("A", "B")}),
+        zoo.cifar(8, norm="fixup", initial="fixup"),
+        *(entry.spec for entry in zoo.ZOO),
+    ]
+    assert len(made) > 500
+    named: dict[str, Spec] = {}
+    for spec in made:
+        assert named.setdefault(spec.name, spec) == spec, spec.name
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: zoo.cifar(56, block="bottleneck", layers_per_skip=5), "layers_per_skip: got 5; allowed: 3"),
+        (lambda: zoo.imagenet(18, width=128), "width: got 128; allowed: 64 in basic blocks"),
+        (lambda: zoo.imagenet(34, groups=32), "groups: got 32; allowed: 1 in basic blocks"),
+        (lambda: zoo.imagenet(50, block="basic", v1=True), "v1: got True; allowed: False in basic blocks"),
+        (lambda: zoo.imagenet(50, width=0), "got 0 and 1; allowed: whole numbers from 1"),
+        (lambda: zoo.cifar(8, first="own"), "first: got own; allowed: shared"),
+    ],
+)
+def test_contradictions_are_refused(make: Callable[[], Spec], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert says in str(caught.value)
+
+
+def test_layers_per_skip_means_basic_blocks_at_any_depth() -> None:
+    assert {len(b.convs) for _, b in zoo.cifar(164, order="pre", layers_per_skip=1).blocks()} == {1}
+    assert zoo.cifar(56, layers_per_skip=2) == zoo.cifar(56)
+    assert zoo.cifar(164, order="pre", block="bottleneck") == zoo.get("preresnet164_cifar")
+    assert zoo.cifar(164, order="pre", block="basic").name == "preresnet164_basic_cifar"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"order": "relu_before", "zero_last": True},
+            "order: got relu_before; allowed: another order with zero_last",
+        ),
+        (
+            {"order": "relu_before", "norm": "fixup", "initial": "fixup"},
+            "order: got relu_before; allowed: another order with initial fixup",
+        ),
+        (
+            {"junction": Junction(kind="learned", branch_scale=0.0), "zero_last": True},
+            "junction.branch_scale: got 0.0; allowed: another number with zero_last",
+        ),
+        (
+            {"junction": Junction(kind="learned", branch_scale=0.0), "norm": "fixup", "initial": "fixup"},
+            "junction.branch_scale: got 0.0; allowed: another number with initial fixup",
+        ),
+        ({"junction": Junction(kind="scaled", branch_scale=0.0)}, "junction.branch_scale: got 0.0"),
+        (
+            {"junction": Junction(kind="scaled", shortcut_scale=0.0), "zero_last": True},
+            "junction.shortcut_scale: got 0.0",
+        ),
+    ],
+)
+def test_branches_that_could_never_train_are_refused(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        zoo.cifar(8, **fields)
+    assert says in str(caught.value)
+    assert caught.value.nearest is not None
+    # The refusal is right: built all the same, some branch's gradient is exactly zero.
+    spec = zoo.cifar(8)
+    dead = Spec.model_construct(**{**{key: getattr(spec, key) for key in Spec.model_fields}, **fields})
+    net = build(dead)
+    for _ in range(2):
+        net.zero_grad()
+        (net(torch.randn(4, 3, 8, 8)) - 1).square().mean().backward()
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= 0.01 * (0 if p.grad is None else p.grad)
+    convs = [p for name, p in net.named_parameters() if ".branch.conv" in name]
+    assert all(p.grad is None or not p.grad.any() for p in convs)
 
 
 def test_names_and_families_are_one_value() -> None:

@@ -176,6 +176,8 @@ def test_the_golden_tells_a_stride_in_the_wrong_place() -> None:
             "got 4 of 64 channels; allowed: 8 in timm, which rounds",
         ),
         ("timm", imagenet(50, norm="group", order="pre"), "got one convolution and group normalisers"),
+        ("timm", imagenet(18, order="pre"), "first: got shared: stages.s1.b1 shares"),
+        ("timm", imagenet(34, norm="group").replace(norm_groups=16), "norm_groups: got 16; allowed: 32"),
         ("transformers", imagenet(50, order="pre"), "order: got pre"),
         ("transformers", imagenet(50, groups=32, width=128), "b1: got 1×1, 3×3 in 32 groups, 1×1"),
         ("cifar", cifar8(plain=True), "shortcut: got none; allowed: A, B"),
@@ -255,8 +257,14 @@ def test_architectures_by_their_librarys_names(name: str, layers: int, zoo_name:
 
 
 def test_other_architectures_are_unknown() -> None:
-    for name in ("resnetaa50", "resnext50", "resnet50_2", "wide_resnet50", "resnet51q", "densenet121"):
-        assert architecture(name) is None
+    for name in (
+        *("resnetaa50", "resnext50", "resnet50_2", "wide_resnet50", "resnet51q", "densenet121"),
+        *("wide_resnet18_2", "wide_resnet34_2", "resnext18_32x4d", "resnext34_32x4d", "seresnext18_32x4d"),
+        *("seresnetv2_50", "seresnetv2_18"),
+    ):
+        assert architecture(name) is None, name
+        with pytest.raises(InputError, match=f"net: got '{name}'"):
+            find(name)
     with pytest.raises(InputError, match="net: got 'resnetaa50'"):
         find("resnetaa50", source="timm")
     assert find("resnet_cifar", 20) == zoo.cifar(20)

@@ -224,14 +224,17 @@ def test_the_paths_of_small_nets_are_all_there() -> None:
 
 
 def test_a_block_is_drawn_in_the_order_of_its_net() -> None:
-    def kinds(spec: Spec, changes: bool) -> list[str]:
-        site = next(site for site in spec.sites() if site.changes == changes)
+    def kinds(spec: Spec, changes: bool, first: bool = False) -> list[str]:
+        site = next(site for site in list(spec.sites())[not first :] if site.changes == changes)
         return ["".join(layer.kind[0] for layer in group.layers) for group in anatomy.branch(spec, site)]
 
     assert kinds(zoo.cifar(20), False) == ["cnr", "cn"]
     assert kinds(zoo.cifar(20, order="pre"), False) == ["nrc", "nrc"]
     assert kinds(zoo.cifar(20, order="pre"), True) == ["c", "nrc"], "the first norm and ReLU are shared"
+    assert kinds(zoo.cifar(20, order="pre"), False, first=True) == ["c", "nrc"], "and in the first block"
+    assert kinds(zoo.cifar(20, order="pre", first="own"), False, first=True) == ["nrc", "nrc"]
     assert kinds(zoo.cifar(20, order="relu_only"), True) == ["rcn", "rcn"]
+    assert kinds(zoo.cifar(20, order="relu_only"), False, first=True) == ["cn", "rcn"]
     assert kinds(zoo.cifar(20).replace(norm="none"), False) == ["cr", "c"]
     text = written(figures.draw(ODD["pre, squeezed"], "convolution"))
     for part in ("group norm, 32 groups", "squeeze-and-excite, /16", "average pool, /2", "1×1 conv, 512"):

@@ -181,13 +181,12 @@ class _Walk:
 
     def block(self, site: Site) -> Line:
         arrangement, inputs = ARRANGEMENTS[self.spec.order], self.x.shape
-        shared = self.spec.order == "pre" and site.changes
-        x = self.tail(self.x, "nr") if shared else self.x
+        x = self.tail(self.x, site.shared)
         branch = x
         for i, conv in enumerate(site.block.convs, 1):
             last = i == len(site.block.convs)
             order = arrangement.last if last else arrangement.each
-            order = order.removeprefix("nr") if shared and i == 1 else order
+            order = order.removeprefix(site.shared) if i == 1 else order
             branch = self.run(branch, conv, order, before=True, last=last)
         if self.spec.squeeze:
             branch = self._squeeze(branch)
@@ -204,6 +203,7 @@ class _Walk:
             self._keep(x)
             x, stride = _Tensor(x.shape.shrink(x.shape.channels, stride)), 1
         conv = Conv(channels=site.outputs.channels, kernel=1, stride=stride)
+        x = self.scalar(x) if self.spec.norm == "fixup" else x
         x = self.conv(x, conv, bias=self.spec.norm == "none")
         return x if self.spec.order == "pre" else self.norm(x)
 

@@ -22,6 +22,7 @@ Shortcut = Literal["A", "B", "C", "none"]
 Order = Literal["post", "norm_after", "relu_before", "relu_only", "pre"]
 Norm = Literal["batch", "group", "layer", "none", "fixup"]
 Initial = Literal["he_fan_out", "he_fan_in", "fixup"]
+First = Literal["shared", "own"]
 
 
 class Arrangement(NamedTuple):
@@ -177,6 +178,13 @@ class Site:
     """What the shortcut does here; "none" in a plain net."""
     survival: float
     """Probability that the branch is kept in a training step; 1 without stochastic depth."""
+    shared: Literal["", "nr", "r"] = ""
+    """What stands before the fork and so feeds the shortcut too: "nr", the branch's first normaliser and ReLU,
+    "r", its first ReLU, or nothing. The one place for the rule; the branch then begins without these. In "pre"
+    nets it is so wherever dimensions change (He et al. 2016, §4.1 and the authors' code), and in the first
+    block of "pre" and "relu_only" nets (their appendix: "we adopt the first activation right after conv1 and
+    before splitting into two paths"), but for `Spec.first` "own"; in plain nets too, so that the twin's tensors
+    keep their names."""
 
     @property
     def changes(self) -> bool:
@@ -224,10 +232,15 @@ class Spec(Value):
     order: Order = "post"
     """Where normalisers and ReLUs stand: "post", ReLU after the addition (2015); "pre", both before each
     convolution (2016); and the three others of He et al. 2016, table 2."""
+    first: First = "shared"
+    """In "pre" and "relu_only" nets, whether the first block's shortcut reads what comes after the block's
+    first activation, "shared" (He et al. 2016, appendix), or the block's input, "own": as timm has it in basic
+    pre-activation nets, and wide residual networks where the first block keeps its dimensions."""
     norm: Norm = "batch"
     """Normaliser: "batch"; "group" of `norm_groups`, or of as many as divide the channels (Wu and He 2018,
-    arXiv:1803.08494); "layer", one group; "none", biases instead; "fixup", scalar biases and a scalar
-    multiplier a branch (Zhang et al. 2019, arXiv:1901.09321)."""
+    arXiv:1803.08494); "layer", one group; "none", biases instead; "fixup", a scalar bias before each
+    convolution of a block and before what follows it, and a scalar multiplier a branch (Zhang et al. 2019,
+    arXiv:1901.09321, §3)."""
     norm_groups: Positive = 32
     """Groups of the "group" normaliser, at most."""
     junction: Junction = Junction()
@@ -242,15 +255,17 @@ class Spec(Value):
     """The squeezed channels are rounded down to whole ones, or with more than 1 to the nearest multiple of this
     (8 in timm, whose 64-channel blocks squeeze to 8 and not to 4)."""
     survival: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Probability that the last block's branch is kept in a training step, falling linearly from 1 at the first
+    """Probability p_L that the branch of the last of L blocks is kept in a training step; the l-th's is
+    1 - l / L · (1 - p_L), falling linearly from 1 at the input, so that the first block's is a step below 1
     (stochastic depth: Huang et al. 2016, arXiv:1603.09382, equation 4)."""
     zero_last: bool = False
     """Whether each branch's last normaliser, or last convolution where none follows, begins at zero (Goyal et
-    al. 2017, arXiv:1706.02677, §5.1)."""
+    al. 2017, arXiv:1706.02677, §5.1). Not so in a plain net, which would be a constant and never learn."""
     initial: Initial = "he_fan_out"
     """Rule of the convolutions' initial values: normal, variance 2 / fan (He et al. 2015, arXiv:1502.01852;
     equation 10 for the inputs a value reads, "he_fan_in", equation 14 for the outputs it reaches). "fixup"
-    scales these down inside branches and zeroes what ends them (arXiv:1901.09321, §3)."""
+    scales these down inside branches and zeroes what ends them (arXiv:1901.09321, §3), but not in a plain net,
+    whose branches carry the signal alone."""
 
     @property
     def name(self) -> str:
@@ -287,9 +302,17 @@ class Spec(Value):
             out = shape
             for conv in block.convs:
                 out = out.shrink(conv.channels, conv.stride)
-            kind = self._shortcut(changes(shape.channels, block))
+            changed = changes(shape.channels, block)
             survival = 1 - i / total * (1 - self.survival)
-            yield Site(f"stages.{stage.id}.{block.id}", block, shape, out, kind, survival)
+            yield Site(
+                name=f"stages.{stage.id}.{block.id}",
+                block=block,
+                inputs=shape,
+                outputs=out,
+                shortcut=self._shortcut(changed),
+                survival=survival,
+                shared=self._shared(changed, first=i == 1),
+            )
             shape = out
 
     def stem_shapes(self) -> list[Shape]:
@@ -309,6 +332,12 @@ class Spec(Value):
         if not changed:
             return "identity"
         return "pad" if self.shortcut == "A" else "projection"
+
+    def _shared(self, changed: bool, *, first: bool) -> Literal["", "nr", "r"]:
+        special = first and self.first == "shared"
+        if self.order == "pre":
+            return "nr" if changed or special else ""
+        return "r" if self.order == "relu_only" and special else ""
 
     @model_validator(mode="after")
     def _agree(self) -> Spec:
@@ -334,7 +363,30 @@ class Spec(Value):
                 self.initial,
                 "fixup with norm fixup, and only there: the biases and the rule are one method",
             )
+        if self.first != "shared" and self.order not in ("pre", "relu_only"):
+            raise InputError(
+                "first", self.first, f"shared; in {self.order!r} nets nothing stands first", "shared"
+            )
+        self._check_alive()
         return self
+
+    def _check_alive(self) -> None:
+        """Refuse branches whose gradient is exactly zero from the beginning and for ever. Raises InputError."""
+        junction = self.junction
+        if junction.kind == "scaled" and junction.branch_scale == 0:
+            raise InputError("junction.branch_scale", 0.0, "another number: no branch would ever train", 1.0)
+        if not (self.zero_last or self.initial == "fixup"):
+            return
+        method = "zero_last" if self.zero_last else "initial fixup"
+        if self.order == "relu_before":
+            allowed = f"another order with {method}: a ReLU after what begins at zero has no gradient"
+            raise InputError("order", self.order, allowed, "post")
+        if junction.kind == "learned" and junction.branch_scale == 0:
+            allowed = f"another number with {method}: of two factors at zero neither has a gradient"
+            raise InputError("junction.branch_scale", 0.0, allowed, 1.0)
+        if junction.kind == "scaled" and junction.shortcut_scale == 0:
+            allowed = f"another number with {method}: every block would begin as the constant zero"
+            raise InputError("junction.shortcut_scale", 0.0, allowed, 1.0)
 
     def _check_ids(self) -> None:
         for where, ids in (

@@ -83,7 +83,7 @@ def runs(spec: Spec) -> list[Run]:
     stages = {stage.id: i for i, stage in enumerate(spec.stages)}
 
     def key(site: Site) -> tuple[object, ...]:
-        return stages[site.name.split(".")[1]], site.block.convs, site.shortcut, site.inputs
+        return stages[site.name.split(".")[1]], site.block.convs, site.shortcut, site.inputs, site.shared
 
     found = []
     for (stage, *_), group in itertools.groupby(spec.sites(), key):
@@ -101,8 +101,8 @@ def norm_words(spec: Spec, channels: int) -> str:
 
 
 def before(spec: Spec, site: Site) -> tuple[Layer, ...]:
-    """Return what shortcut and branch share: pre-activation's first norm and ReLU where dimensions change."""
-    return _signs(spec, "nr", site.inputs.channels) if _shares(spec, site) else ()
+    """Return what shortcut and branch share: what of the branch's beginning stands before the fork."""
+    return _signs(spec, site.shared, site.inputs.channels)
 
 
 def branch(spec: Spec, site: Site) -> list[Group]:
@@ -111,7 +111,7 @@ def branch(spec: Spec, site: Site) -> list[Group]:
     for i, conv in enumerate(site.block.convs, 1):
         last = i == len(site.block.convs)
         order = arrangement.last if last else arrangement.each
-        order = order.removeprefix("nr") if i == 1 and _shares(spec, site) else order
+        order = order.removeprefix(site.shared) if i == 1 else order
         head, tail = order.split("c")
         out = shape.shrink(conv.channels, conv.stride)
         layers = (
@@ -144,6 +144,7 @@ def shortcut(spec: Spec, site: Site) -> list[Layer]:
         found += [Layer("other", f"average pool, /{block.stride}")] if pooled else []
         conv = Conv(channels=block.channels, kernel=1, stride=1 if pooled else block.stride)
         bias = " + bias" if spec.norm == "none" else ""
+        found += [Layer("norm", "+ scalar")] if spec.norm == "fixup" else []
         found.append(Layer("conv", conv_words(conv) + bias))
         found += _signs(spec, "" if spec.order == "pre" else "n", block.channels)
     factor = "" if site.shortcut == "none" else _factors(spec)[1]
@@ -200,10 +201,6 @@ def totals(spec: Spec) -> str:
     """Return the net's size in a line."""
     cost = ledger.count(spec)
     return f"{cost.layers:,} layers · {cost.params:,} parameters"
-
-
-def _shares(spec: Spec, site: Site) -> bool:
-    return spec.order == "pre" and site.changes
 
 
 def _factors(spec: Spec) -> tuple[str, str]:

@@ -50,9 +50,12 @@ def views(spec: Spec) -> tuple[str, ...]:
 
 
 def _site(spec: Spec, view: str) -> Site | None:
-    """Return the block that the view shows, the first of its kind (of the strided ones), or None."""
+    """Return the block that the view shows, the first of its kind (of the strided ones), or None.
+
+    A first block whose activation is shared is like no other, so it is shown only where there is no other.
+    """
     sites = [site for site in spec.sites() if site.shortcut != "none"]
-    same = [site for site in sites if site.shortcut == "identity"]
+    same = sorted((site for site in sites if site.shortcut == "identity"), key=lambda site: bool(site.shared))
     changed = sorted((site for site in sites if site.changes), key=lambda site: site.block.stride == 1)
     other = [site for site in sites if site.shortcut != "identity"]
     wanted = {"skip": [*same, *sites], "identity": same, "convolution": [*changed, *other]}[view]

@@ -42,12 +42,15 @@ def architecture(name: str) -> Spec | None:
     if (match["kind"] == "wide_resnet") != bool(match["wide"]):
         return None
     depth, pre = int(match["depth"]), match["kind"] == "resnetv2_"
+    basic = depth in (18, 34)
+    if (basic and (match["wide"] or match["groups"])) or (pre and match["squeeze"]):
+        return None  # names that no library has: basic blocks have one width, and resnetv2 no squeeze
     fields: dict[str, Any] = {
-        "block": "basic" if depth in (18, 34) else "bottleneck",
+        "block": "basic" if basic else "bottleneck",
         "order": "pre" if pre else "post",
         "norm": "group" if match["norm"] else "batch",
         "squeeze": 16 if match["squeeze"] else None,
-        "squeeze_multiple": 8 if match["squeeze"] and depth in (18, 34) else 1,  # no change in wider blocks
+        "squeeze_multiple": 8 if match["squeeze"] and basic else 1,  # no change in wider blocks
         "deep_stem": bool(match["stem"]),
         "projection": "pool" if match["stem"] == "d" else "conv",
         "width": 128 if match["wide"] else 64,
@@ -56,11 +59,13 @@ def architecture(name: str) -> Spec | None:
         groups = int(match["groups"])
         fields |= {"groups": groups, "width": groups * int(match["each"])}
     base = name.replace("resnetv2_", "preresnet")
+    if pre and basic:  # timm's first block reads its own input where the paper's, and the zoo's, shares
+        fields["first"] = "own"
     if match["stem"]:  # the zoo says resnet50_d, lest depth and letter run together
         base = re.sub(r"(\d+)([cd])(?=_|$)", r"\1_\2", base, count=1)
     if base == "resnet26":  # the zoo's has basic blocks
         base = "resnet26_bottleneck"
-    return imagenet(depth, base=base, **fields)
+    return imagenet(depth, base=f"{base}_first_own" if pre and basic else base, **fields)
 
 
 class ResNetConfig(BaseModel):

@@ -24,8 +24,10 @@ from deepskip.errors import InputError, WorkError
 from deepskip.files import read_json, write_json
 from deepskip.hub.architectures import ResNetConfig, architecture
 from deepskip.hub.download import TIMEOUT, fetch, models_folder
-from deepskip.hub.importing import Imported, import_file
+from deepskip.hub.importing import Imported, import_tensors
 from deepskip.hub.known import IMAGENET_MEAN, IMAGENET_STD
+from deepskip.weights.adapters.translate import names
+from deepskip.weights.foreign import head_classes, read_tensors
 
 Interpolation = Literal["bilinear", "bicubic"]
 T = TypeVar("T", bound=BaseModel)
@@ -66,8 +68,17 @@ def load(name: str) -> Imported:
         raise InputError("hf://", repr(name), "owner/name, or owner/name@revision")
     folder = _fetched(name)
     spec, source, classes, prepared = _described(folder, name)
-    return import_file(
-        folder / "model.safetensors", spec, source, classes=classes, prepared=prepared, origin=f"hf://{name}"
+    path = folder / "model.safetensors"
+    tensors = read_tensors(path)
+    rows = head_classes(tensors, names(spec, source))
+    if classes is not None and rows != len(classes):
+        # A file of the user's may get a new head on demand; a repository that contradicts itself is refused.
+        allowed = (
+            f"{rows}, as the head in model.safetensors has" if rows else "none: model.safetensors has no head"
+        )
+        raise InputError(f"hf://{name}: config.json", f"{len(classes)} labels", allowed)
+    return import_tensors(
+        tensors, spec, source, path=path, classes=classes, prepared=prepared, origin=f"hf://{name}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,11 @@ from deepskip.errors import InputError
 from deepskip.hub.known import class_names, preprocessing, unique
 from deepskip.hub.published import recognise
 from deepskip.nets.network import Network
-from deepskip.weights.adapters.translate import detect
-from deepskip.weights.foreign import read_tensors, translate
+from deepskip.weights.adapters.translate import detect, names
+from deepskip.weights.foreign import head_classes, read_tensors, translate
 from deepskip.weights.store import Header
+
+_ANTIALIASED = re.compile(r"(?<![0-9a-f])aa(?:50|101)|blur")  # not four digits of a hash
 
 
 class Imported(NamedTuple):
@@ -53,33 +56,46 @@ def import_tensors(
 ) -> Imported:
     """Return the network that `tensors`, read from `path`, are in the library `known`.
 
-    It is `spec` but for its classes. `classes` are the class names, by default the usual ones for the head's
-    size; another number of them than the head has keeps the body and starts a new head from `seed`. `prepared`
-    is the preprocessing; without it, the source's usual one, with the `size`, `resize` and `interpolation` that
-    are given. `origin` is said in the provenance. Raises InputError.
+    It is `spec` but for its classes and input channels. `classes` are the class names, by default the usual
+    ones for the head's size, and numbers for a new head; another number of them than the head has keeps the
+    body and starts a new head from `seed`. `prepared` is the preprocessing; without it, the source's usual one,
+    with the `size`, `resize` and `interpolation` that are given. `origin`, where the file is known to be what
+    it is, is said in the provenance. Raises InputError.
     """
+    sha256 = file_sha256(Path(path))
+    weights = recognise(sha256)
+    if weights is None and origin is None and _ANTIALIASED.search(Path(path).name.lower()):
+        got = "a name of timm's anti-aliased nets"
+        raise InputError(
+            path, got, "a net without anti-aliasing: these have the same tensors and compute another function"
+        )
     net, notes = translate(
         tensors, spec, known, classes=len(classes) if classes else None, seed=seed, where=path
     )
-    sha256 = file_sha256(Path(path))
-    weights = recognise(sha256)
+    channels = net.spec.input[0]
+    if channels not in (1, 3):
+        raise InputError(path, f"a net of {channels} input channels", "1 (grey) or 3 (red, green, blue)")
+    if weights is None and origin is None and known in ("timm", "torchvision") and spec.order == "post":
+        notes.append(
+            "timm's anti-aliased nets (resnetaa50, resnetblur50, …) have the same tensors as this one and "
+            "compute another function: if the file is of one of them, its predictions here are wrong"
+        )
     if prepared is None:
         if weights and resize is None and size in (None, 224):
             resize = weights.resize
-        prepared = preprocessing(known, spec.input[0], size=size, resize=resize, interpolation=interpolation)
+        prepared = preprocessing(known, channels, size=size, resize=resize, interpolation=interpolation)
         if known == "timm" and (size, resize, interpolation) == (None, None, None):
             notes.append(
                 f"preprocessing taken for granted: {prepared.size} pixels of {prepared.resize}, "
                 f"{prepared.interpolation}; timm's weights differ in it"
             )
-    elif prepared.channels != spec.input[0]:
-        raise InputError(
-            "preprocessing", f"{prepared.channels} channels", f"{spec.input[0]}, as {spec.name} has"
-        )
-    net.spec = net.spec.replace(input=(spec.input[0], prepared.size, prepared.size))
+    elif prepared.channels != channels:
+        raise InputError("preprocessing", f"{prepared.channels} channels", f"{channels}, as the file's net has")
+    net.spec = net.spec.replace(input=(channels, prepared.size, prepared.size))
+    trained = head_classes(tensors, names(net.spec, known)) == net.spec.classes
     header = Header(
         spec=net.spec,
-        classes=unique(classes or class_names(net.spec.classes, known)),
+        classes=unique(classes or class_names(net.spec.classes, known, trained=trained)),
         preprocessing=prepared,
         provenance={"source": known, "file": origin or Path(path).name, "sha256": sha256, "notes": notes},
     )

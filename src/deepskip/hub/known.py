@@ -21,8 +21,13 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def class_names(count: int, source: str) -> tuple[str, ...]:
-    """Return names for `count` classes: ImageNet's for 1000, CIFAR-10's for its nets, else "class 0" and on."""
+def class_names(count: int, source: str, *, trained: bool = True) -> tuple[str, ...]:
+    """Return names for `count` classes: ImageNet's for 1000, CIFAR-10's for its nets, else "class 0" and on.
+
+    A head that is not `trained` knows no class by any name.
+    """
+    if not trained:
+        return tuple(f"class {i}" for i in range(count))
     if count == 1000:
         return imagenet_classes()
     if source == "cifar" and count == len(CIFAR10_CLASSES):

@@ -49,6 +49,9 @@ def _stem(spec: Spec) -> nn.Sequential:
         parts += _run(spec, channels, conv, f"c{ending}", i)
         channels = conv.channels
     if spec.stem.pool:
+        # In pre-activation nets the norm and ReLU after conv1 are the first block's, so they stand after this
+        # pool, as in timm; the paper's words, "right after conv1", put them before it. A maximum and a ReLU
+        # commute, a maximum and a norm do not.
         parts.append(("pool", nn.MaxPool2d(3, stride=2, padding=1)))
     return _sequence(parts)
 
@@ -64,27 +67,24 @@ def _stages(spec: Spec) -> nn.ModuleDict:
 
 
 def _block(spec: Spec, site: Site) -> ResidualBlock:
-    # Where dimensions change, a pre-activation block's first norm-ReLU feeds the shortcut too (He et al. 2016,
-    # §4.1 and the authors' code); the plain twin's stands in the same place, so the tensors keep their names.
-    shared = spec.order == "pre" and site.changes
-    after = ARRANGEMENTS[spec.order].after
+    shared, after = site.shared, ARRANGEMENTS[spec.order].after
     return ResidualBlock(
-        before=_sequence(_tail(spec, site.inputs.channels, "nr")) if shared else nn.Identity(),
-        branch=_branch(spec, site, shared=shared),
+        before=_sequence(_tail(spec, site.inputs.channels, shared)) if shared else nn.Identity(),
+        branch=_branch(spec, site),
         shortcut=_shortcut(spec, site),
         junction=_junction(spec, site),
         after=_sequence(_tail(spec, site.outputs.channels, after)) if after else nn.Identity(),
     )
 
 
-def _branch(spec: Spec, site: Site, *, shared: bool) -> nn.Sequential:
+def _branch(spec: Spec, site: Site) -> nn.Sequential:
     parts: Parts = []
     channels, arrangement = site.inputs.channels, ARRANGEMENTS[spec.order]
     convs = site.block.convs
     for i, conv in enumerate(convs, 1):
         order = arrangement.last if i == len(convs) else arrangement.each
-        if shared and i == 1:
-            order = order.removeprefix("nr")
+        if i == 1:
+            order = order.removeprefix(site.shared)
         parts += _run(spec, channels, conv, order, i, fixup=True, last=i == len(convs))
         channels = conv.channels
     if spec.squeeze:
@@ -140,6 +140,10 @@ def _shortcut(spec: Spec, site: Site) -> nn.Module:
         # Windows at the border may be cut; their mean is over the pixels that are there.
         parts.append(("pool", nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)))
         stride = 1
+    if spec.norm == "fixup":
+        # "A scalar bias before each convolution": the projection's is its own; the authors' code adds the first
+        # bias of the branch here too, so that the two are one number.
+        parts.append(("bias", Bias()))
     parts.append(
         ("conv", _conv(channels, Conv(channels=out, kernel=1, stride=stride), bias=spec.norm == "none"))
     )

@@ -23,7 +23,9 @@ def initialise(net: nn.Module, spec: Spec, seed: int) -> None:
 
     Convolutions: normal with variance 2 / fan (`spec.initial` says which fan). Normalisers: scale 1, shift 0,
     running mean 0 and variance 1. Gates and learned scales: as the junction says. The linear head: uniform
-    within ±1/√(features). Biases: 0. "fixup": arXiv:1901.09321, §3.
+    within ±1/√(features). Biases: 0. "fixup": arXiv:1901.09321, §3. `zero_last` and what "fixup" does inside
+    branches are for nets with shortcuts: a plain net has only its branches to carry the signal, and would be a
+    constant without them, so there these begin as He et al.'s rule has them.
     """
     gains = _gains(spec)
     for module_name, module in net.named_modules():
@@ -56,6 +58,10 @@ def _value(module: nn.Module, kind: str, tensor: Tensor, spec: Spec, seed: int) 
 def _gains(spec: Spec) -> dict[str, float]:
     """Return what multiplies the weight of a module, by its name, where that is not 1."""
     gains: dict[str, float] = {}
+    if spec.initial == "fixup":
+        gains["head.linear"] = 0.0
+    if spec.is_plain:
+        return gains
     blocks = sum(len(stage.blocks) for stage in spec.stages)
     for site in spec.sites():
         convs = len(site.block.convs)
@@ -65,14 +71,8 @@ def _gains(spec: Spec) -> dict[str, float]:
                 gains[f"{site.name}.branch.conv{i}"] = blocks ** (-1 / (2 * convs - 2))
             gains[last] = 0.0
         elif spec.zero_last:
-            has_norm = spec.norm in ("batch", "group", "layer") and spec.order in (
-                "post",
-                "relu_before",
-                "relu_only",
-            )
+            has_norm = spec.norm in ("batch", "group", "layer") and spec.order in ("post", "relu_only")
             gains[f"{site.name}.branch.norm{convs}" if has_norm else last] = 0.0
-    if spec.initial == "fixup":
-        gains["head.linear"] = 0.0
     return gains
 
 

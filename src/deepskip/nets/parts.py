@@ -112,7 +112,11 @@ class ShortcutGate(ExclusiveGate):
 
 
 class DropoutSum(nn.Module):
-    """dropout(shortcut) + branch (He et al. 2016, §3.1, "dropout shortcut")."""
+    """dropout(shortcut) + branch (He et al. 2016, §3.1, "dropout shortcut").
+
+    In training each value is put to zero with probability `rate` and the others are divided by 1 - rate, so
+    that evaluation has nothing to scale; draws from PyTorch's global generator, as StochasticDepth does.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -128,7 +132,11 @@ class StochasticDepth(nn.Module):
     """A junction whose branch survives a training step with a given probability (Huang et al. 2016).
 
     In training the whole batch keeps or loses the branch (equation 2); in evaluation the branch is scaled by
-    the probability (equation 5). The branch is computed all the same: no time is saved, unlike in the paper.
+    the probability (equation 5). The branch is computed all the same: no time is saved, unlike in the paper,
+    and a dropped branch's batch normalisers still take this batch into their running statistics.
+
+    Draws one number a block and step from PyTorch's global generator, the only place here that a module can
+    draw from: training seeds it from (seed, step), so a run and its resumption drop the same branches.
     """
 
     def __init__(self, inner: nn.Module, survival: float) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepskip.describe import zoo
 from deepskip.describe.spec import Spec
-from deepskip.errors import InputError
+from deepskip.errors import InputError, printable
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.weights.adapters.translate import detect, differences, from_foreign, names, shapes
@@ -54,9 +54,10 @@ def load_foreign(
 ) -> tuple[Network, list[str]]:
     """Return the network in a foreign checkpoint, float32 and in evaluation mode, and notes for its reader.
 
-    The net is `spec` with as many classes as the file's head has; or with `classes`, when given. A head of
-    another size is left out, and a new one starts from `seed`; a note says so. Raises InputError when the file
-    is not this net's, naming the first tensor that differs and the zoo's nearest net.
+    The net is `spec` with as many input channels as the file's first convolution reads and as many classes as
+    its head has; or with `classes`, when given. A head of another size is left out, and a new one starts from
+    `seed`; a note says so. Raises InputError when the file is not this net's, naming the first tensor that
+    differs and the zoo's nearest net, and for half a head.
     """
     return translate(read_tensors(path), spec, source, classes=classes, seed=seed, where=path)
 
@@ -79,12 +80,17 @@ def translate(
         near = error.nearest or nearest_net(tensors, source)
         near = f"--from {found}" if found not in (None, source) else near
         raise InputError(error.where, error.got, error.allowed, near) from error
+    stored, tensors = tensors, {name: _widened(where, name, tensor) for name, tensor in tensors.items()}
+    spec = spec.replace(input=(_channels(tensors, table, spec), *spec.input[1:]))
     head = {ours: table[ours] for ours in ("head.linear.weight", "head.linear.bias")}
-    weight = tensors.get(head["head.linear.weight"])
-    rows = len(weight) if weight is not None and weight.ndim else None
-    spec = spec.replace(classes=classes or rows or spec.classes)
-    given = {**tensors, **_blank(spec, source, head)} if rows != spec.classes else tensors
-    _check(where, spec, source, given, found)
+    rows = head_classes(tensors, table)
+    if rows is None:
+        spec = spec.replace(classes=classes or spec.classes)
+        _check(where, spec, source, {**tensors, **_blank(spec, source, head)}, found)
+    else:  # a head that is there has to be whole, even where it is left out
+        spec = spec.replace(classes=rows or spec.classes)
+        _check(where, spec, source, tensors, found)
+        spec = spec.replace(classes=classes or spec.classes)
 
     net = build(spec, seed)
     notes = []
@@ -93,11 +99,19 @@ def translate(
         tensors = {**tensors, **initial}
         had = f"the file's head has {rows} classes" if rows else "the file has no head"
         notes.append(f"{had}: the new head for {spec.classes} classes is untrained (seed {seed})")
-    notes += _remarks(tensors)
+    notes += _remarks(stored, tensors)
     state = from_foreign(spec, tensors, source, where=where)
     _check_values(where, net, state, table)
     net.load_state_dict(state)
     return net.eval(), notes
+
+
+def head_classes(tensors: Mapping[str, Tensor], table: Mapping[str, str]) -> int | None:
+    """Return how many classes the file's head has; None without any of its tensors, 0 for a damaged one."""
+    weight, bias = (tensors.get(table[f"head.linear.{part}"]) for part in ("weight", "bias"))
+    if weight is None and bias is None:
+        return None
+    return len(weight) if weight is not None and weight.ndim else 0
 
 
 def nearest_net(tensors: Mapping[str, Tensor], source: str) -> str | None:
@@ -153,15 +167,36 @@ def _blank(spec: Spec, source: str, head: Mapping[str, str]) -> dict[str, Tensor
     return {theirs: torch.empty(wanted[theirs], device="meta") for theirs in head.values()}
 
 
-def _remarks(tensors: Mapping[str, Tensor]) -> list[str]:
+def _channels(tensors: Mapping[str, Tensor], table: Mapping[str, str], spec: Spec) -> int:
+    weight = tensors.get(table["stem.conv1.weight"])
+    return (
+        int(weight.shape[1]) if weight is not None and weight.ndim == 4 and weight.shape[1] else spec.input[0]
+    )
+
+
+def _widened(where: object, name: str, tensor: Tensor) -> Tensor:
+    """Return the tensor, as float32 if it is in eight bits, which PyTorch only stores. Raises InputError."""
+    if not tensor.is_floating_point() or tensor.itemsize > 1:
+        return tensor
+    try:
+        return tensor.float()
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ) as error:  # two numbers of four bits in a byte, and what is to come
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{where}: {name}", f"a tensor of {kind}", "numbers that PyTorch converts") from error
+
+
+def _remarks(stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     notes = []
-    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} - {torch.float32}
+    kinds = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} - {torch.float32}
     if kinds:
         listed = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
         notes.append(f"stored as {listed}, held as float32")
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
-        notes.append(f"{len(bad)} tensors hold values that are not finite, {bad[0]} first")
+        notes.append(printable(f"{len(bad)} tensors hold values that are not finite, {bad[0]} first"))
     return notes
 
 
@@ -193,6 +228,11 @@ def _read_torch(path: Path, start: bytes) -> object:
             path, got, "a file of tensors, as `torch.save(net.state_dict(), FILE)` writes"
         ) from error
     except Exception as error:  # a damaged file makes the reader raise nearly anything
+        if "TorchScript" in str(error):
+            got = "a TorchScript archive, which holds a program; nothing in it was run"
+            raise InputError(
+                path, got, "its tensors, as `torch.save(net.state_dict(), FILE)` writes"
+            ) from error
         raise InputError(path, f"a damaged or truncated file ({_line(error)})", FORMATS) from error
 
 
@@ -202,12 +242,21 @@ def _line(error: Exception) -> str:
 
 
 def _check_kind(path: Path, name: object, tensor: Tensor) -> None:
-    """Refuse what no weight of a net is: sparse, quantised, complex, without values. Raises InputError."""
-    kinds = {"sparse": tensor.layout != torch.strided, "quantised": tensor.is_quantized}
+    """Refuse what no weight of a net is: nested, sparse, quantised, complex, without values or with too few."""
+    kinds = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantised": tensor.is_quantized,
+    }
     kinds |= {"complex": tensor.is_complex(), "meta (without values)": tensor.is_meta}
     for kind, found in kinds.items():
         if found:
             raise InputError(f"{path}: {name}", f"a {kind} tensor", "dense real numbers")
+    # A few numbers may say that they are many, and ask for the memory when they are copied.
+    held, needed = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.itemsize
+    if held < needed:
+        got = f"a tensor of {needed:,} bytes on {held:,} (expanded)"
+        raise InputError(f"{path}: {name}", got, "dense real numbers")
 
 
 def _unwrap(found: object) -> dict[Any, Any]:

@@ -52,13 +52,12 @@ def positions(spec: Spec) -> dict[tuple[str, str], tuple[int, int]]:
 def _block(spec: Spec, site: Site) -> dict[str, Shapes]:
     found: dict[str, Shapes] = {}
     channels, outputs, arrangement = site.inputs.channels, site.outputs.channels, ARRANGEMENTS[spec.order]
-    shared = spec.order == "pre" and site.changes
-    if shared:
+    if "n" in site.shared:
         found[f"{site.name}.before.norm"] = _norm(spec, channels)
     inner = channels
     for i, conv in enumerate(site.block.convs, 1):
         order = arrangement.last if i == len(site.block.convs) else arrangement.each
-        order = order.removeprefix("nr") if shared and i == 1 else order
+        order = order.removeprefix(site.shared) if i == 1 else order
         found |= _run(spec, f"{site.name}.branch", order, i, inner, conv)
         inner = conv.channels
     if spec.squeeze:

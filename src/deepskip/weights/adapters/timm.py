@@ -27,7 +27,7 @@ def names(spec: Spec) -> dict[str, str]:
     allowed: dict[str, tuple[object, ...]] = {
         "order": ("post", "pre"),
         "norm": ("batch", "group"),
-        "norm_groups": (32,),
+        **({"norm_groups": (32,)} if spec.norm == "group" else {}),
         "projection": ("conv", "pool"),
         "squeeze": (None, 16) if spec.order == "post" else (None,),
     }
@@ -35,6 +35,8 @@ def names(spec: Spec) -> dict[str, str]:
     check_stem("timm", spec, [_USUAL, _DEEP], pool=True)
     check_blocks("timm", spec, stages=4)
     _check_squeeze(spec)
+    _check_norm_groups(spec)
+    _check_first(spec)
     if spec.order == "pre" and spec.norm == "group" and len(spec.stem.convs) == 1:
         # The nets of that description in timm are BiT's, whose convolutions are standardised.
         raise InputError(f"{spec.name}: stem", "one convolution and group normalisers", "three 3×3 in timm")
@@ -67,6 +69,39 @@ def _pre(spec: Spec) -> dict[str, str]:
                 inside = {"shortcut.conv": "downsample.conv", "before.norm": "norm1"}
                 table[name] = f"stages.{i}.blocks.{j}.{inside.get('.'.join(parts), parts[-1])}"
     return table
+
+
+def _check_norm_groups(spec: Spec) -> None:
+    """Refuse channels that 32 does not divide: timm's normaliser fails there, ours takes fewer groups."""
+    if spec.norm != "group":
+        return
+    for layer, tensors in layers(spec).items():
+        channels = tensors["weight"][0]
+        if ".norm" in layer and channels % spec.norm_groups:
+            got = f"{channels} channels"
+            raise InputError(f"{spec.name}: {layer}", got, f"a multiple of {spec.norm_groups} in timm")
+
+
+def _check_first(spec: Spec) -> None:
+    """Refuse pre-activation nets whose shortcuts read another tensor than timm's do.
+
+    Every stage of its bottlenecks begins with a projection; in all its blocks a projection reads what comes
+    after the first norm and ReLU, an identity shortcut the block's own input.
+    """
+    if spec.order != "pre":
+        return
+    starts = {f"stages.{stage.id}.{stage.blocks[0].id}" for stage in spec.stages}
+    for site in spec.sites():
+        if len(site.block.convs) == 3 and site.name in starts and not site.changes:
+            where, got = f"{spec.name}: {site.name}", f"{site.inputs.channels} channels in and out"
+            raise InputError(
+                where, got, "another number out: in timm a stage of bottlenecks begins with a projection"
+            )
+        if bool(site.shared) != site.changes:
+            got = f"{spec.first}: {site.name} shares its first activation with its shortcut"
+            raise InputError(
+                f"{spec.name}: first", got, "own in timm, as resnetv2_18 and resnetv2_34 mean", "own"
+            )
 
 
 def _check_squeeze(spec: Spec) -> None:
