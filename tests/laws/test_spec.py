@@ -126,6 +126,13 @@ def test_layers_per_skip(layers: int, n: int) -> None:
     assert len(list(spec.blocks())) == 3 * n
 
 
+def test_what_is_unusual_is_said() -> None:
+    assert str(zoo.cifar(20)).endswith("shortcut A, post-activation")
+    odd = zoo.cifar(20, norm="group", squeeze=4, junction=Junction(kind="shortcut_gate"))
+    assert str(odd).endswith("post-activation, norm group, junction shortcut_gate, squeeze /4")
+    assert str(odd.plain()).endswith("plain, post-activation, norm group, squeeze /4")
+
+
 CIFAR_FIELDS: dict[str, tuple[object, ...]] = {
     "block": (None, "basic", "bottleneck"),
     "layers_per_skip": (None, 1, 2, 3),

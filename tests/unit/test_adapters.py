@@ -58,14 +58,33 @@ SMALL: dict[str, tuple[str, Spec]] = {
         one_block_each(imagenet(50, deep_stem=True, projection="pool", squeeze=16)),
     ),
     "timm squeeze of 64": ("timm", one_block_each(imagenet(18, squeeze=16, squeeze_multiple=8))),
+    "timm grouped": ("timm", one_block_each(imagenet(50, groups=32, width=128))),
+    "timm c": ("timm", one_block_each(imagenet(50, deep_stem=True))),
+    "timm pre basic": ("timm", one_block_each(imagenet(18, order="pre", first="own"))),
+    "timm pre d, group": (
+        "timm",
+        one_block_each(imagenet(50, order="pre", norm="group", deep_stem=True, projection="pool")),
+    ),
     "timm pre": ("timm", one_block_each(imagenet(50, order="pre"), last=2)),
     "transformers early stride": (
         "transformers",
         transformers_spec(downsample_in_bottleneck=True).replace(classes=7),
     ),
+    "transformers first stride": (
+        "transformers",
+        transformers_spec(depths=[1, 1], downsample_in_first_stage=True).replace(classes=7),
+    ),
     "cifar A": ("cifar", cifar8()),
     "cifar B": ("cifar", cifar8(shortcut="B")),
 }
+
+
+def stem_of(channels: int) -> Stem:
+    return Stem(convs=(Conv(channels=channels, kernel=7, stride=2),), pool=True)
+
+
+def test_groups_matter_only_to_group_normalisers() -> None:
+    assert names(imagenet(18).replace(norm_groups=8), "timm") == names(imagenet(18), "timm")
 
 
 def covered() -> list[tuple[str, str]]:
@@ -127,7 +146,7 @@ def test_layers_of_other_orders_and_normalisers(spec: Spec) -> None:
 def test_there_and_back_is_the_same_key_for_key(name: str) -> None:
     source, spec = SMALL[name]
     theirs = filled(shapes(spec, source))
-    assert detect(theirs) == ("torchvision" if name == "timm basic" else source)
+    assert detect(theirs) == ("torchvision" if name in ("timm basic", "timm grouped") else source)
     back = to_foreign(spec, from_foreign(spec, theirs, source), source)
     assert list(back) == list(theirs)
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
@@ -177,6 +196,16 @@ def test_the_golden_tells_a_stride_in_the_wrong_place() -> None:
         ),
         ("timm", imagenet(50, norm="group", order="pre"), "got one convolution and group normalisers"),
         ("timm", imagenet(18, order="pre"), "first: got shared: stages.s1.b1 shares"),
+        (
+            "timm",
+            imagenet(50, order="pre", first="own").replace(stem=stem_of(256)),
+            "stages.s1.b1: got 256 channels in and out",
+        ),
+        (
+            "timm",
+            imagenet(50, norm="group").replace(stem=stem_of(48)),
+            "stem.norm1: got 48 channels; allowed: a mul",
+        ),
         ("timm", imagenet(34, norm="group").replace(norm_groups=16), "norm_groups: got 16; allowed: 32"),
         ("transformers", imagenet(50, order="pre"), "order: got pre"),
         ("transformers", imagenet(50, groups=32, width=128), "b1: got 1×1, 3×3 in 32 groups, 1×1"),

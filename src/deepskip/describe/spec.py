@@ -414,8 +414,16 @@ class Spec(Value):
         counts = "+".join(str(len(stage.blocks)) for stage in self.stages)
         return (
             f"{self.name}: {self.layers} layers, {Shape(*self.input)} → {self.classes} classes, "
-            f"{counts} blocks, {kind}, {self.order}-activation"
+            f"{counts} blocks, {kind}, {self.order}-activation{self._unusual()}"
         )
+
+    def _unusual(self) -> str:
+        """Return the normaliser, junction and squeeze, where they are not the usual ones."""
+        words = [] if self.norm == "batch" else [f"norm {self.norm}"]
+        if self.junction != Junction() and not self.is_plain:
+            words.append(f"junction {self.junction.kind}")
+        words += [f"squeeze /{self.squeeze}"] if self.squeeze else []
+        return "".join(f", {word}" for word in words)
 
     def __repr__(self) -> str:
         return f"<Spec {self}>"
