@@ -97,8 +97,14 @@ MUTANTS = {
         "start=0,",
         "laws/test_resume.py::test_closed_at_a_step_and_resumed",
     ),
+    "7: the average begins anew": (
+        "training/stepper.py",
+        '{name: t.to(self.device) for name, t in state["average"].items()}',
+        "self.average.values",
+        "laws/test_resume.py::test_with_everything_on",
+    ),
     "7: the optimiser's momentum is lost": (
-        "training/engine.py",
+        "training/stepper.py",
         'self.optimiser.load_state_dict(state["optimiser"])',
         "pass",
         "laws/test_resume.py::test_closed_at_a_step_and_resumed",

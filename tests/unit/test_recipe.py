@@ -71,10 +71,23 @@ def test_set_reaches_every_field() -> None:
         "label_smoothing": "0.1",
         "augment": "photo",
         "size": "64",
+        "class_weights": "balanced",
+        "trivial": "true",
+        "erase": "0.2",
+        "mixup": "0.2",
+        "cutmix": "1",
+        "sizes": "32,64",
+        "accumulate": "2",
+        "clip": "1",
+        "ema": "0.9",
+        "patience": "3",
+        "freeze": "stem,stages.s1",
+        "sync_norm": "true",
     }
     assert set(texts) == set(Recipe.model_fields)
     recipe = Recipe().set(texts)
     assert recipe.milestones == (0.3, 0.6)
+    assert (recipe.sizes, recipe.freeze) == ((32, 64), ("stem", "stages.s1"))
     assert recipe.nesterov is False
     assert recipe.set({"max_steps": "none"}).max_steps is None
 
