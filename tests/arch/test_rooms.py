@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "scoring": (),
     "model": (),
     "training": ("recipe", "schedule", "precision", "rundir", "engine"),
-    "studies": ("grid", "verdict", "depth"),
+    "studies": ("pool", "worker", "grid", "scheduler", "cluster", "verdict", "depth"),
     "figures": (
         "rows",
         "colour",
