@@ -89,7 +89,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "track",
         "engine",
     ),
-    "studies": ("grid", "verdict", "depth"),
+    "studies": ("pool", "worker", "grid", "scheduler", "cluster", "verdict", "depth"),
     "figures": (
         "rows",
         "colour",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from deepskip.cli.train import Settings, choose_recipe
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
+    from deepskip.studies.cluster import Cluster
     from deepskip.studies.depth import DepthStudy, Result
     from deepskip.studies.grid import CellEnded
 
@@ -32,6 +35,8 @@ def depth(
     settings: Settings = (),
     out: Path | None = None,
     workers: Whole | None = None,
+    dask: str | None = None,
+    threads: Whole | None = None,
     device: str = "auto",
     precision: str = "auto",
     output: Output = Output(),
@@ -44,6 +49,7 @@ def depth(
 
     - `deepskip study depth digits`
     - `deepskip study depth photos/ --net resnet --depths 18,34,50 --seeds 1`
+    - `deepskip study depth cifar10 --out /shared/depth --dask tcp://10.0.0.1:8786`
 
     Parameters
     ----------
@@ -70,8 +76,13 @@ def depth(
     workers
         Trainings at once, each in its own process with its share of the cores. By default one for each core
         (at most 8) where the images are small and there is no GPU, and one otherwise.
+    dask
+        Address of a Dask scheduler: its workers train, one training each at a time. They need the data, and the
+        study's folder under the same path.
+    threads
+        Threads that each training computes with, everywhere: with as many, a CPU gives the same bits.
     device
-        `auto`, `cpu` or `cuda`.
+        `auto`, `cpu` or `cuda`. With `--dask`, what the workers have: those that offer a GPU, if any does.
     precision
         `auto`, `float32` or `bf16`.
     """
@@ -81,12 +92,18 @@ def depth(
 
     wanted = _parse_depths(depths)
     chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
-    if workers is not None and workers < 1:
-        raise InputError("--workers", workers, "a whole number from 1", 1)
+    for option, value in (("--workers", workers), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(option, value, "a whole number from 1", 1)
+    if dask is not None and workers is not None:
+        raise InputError(
+            "--workers", f"{workers} beside --dask", "one of the two: a cluster has its own workers"
+        )
     with output.counting() as progress:
         opened = sources.open_dataset(data, size=chosen.size, progress=progress)
         output.broken(opened.broken, len(opened.train) + len(opened.val) + len(opened.broken))
-    study = DepthStudy(
+    plan = functools.partial(
+        DepthStudy,
         opened,
         out=out or Path("runs") / f"study-depth-{opened.name}",
         depths=wanted,
@@ -97,7 +114,14 @@ def depth(
         precision=precision,
         command=command_line(),
     )
-    result = _run(study, workers or _default_workers(study), output)
+    if dask is None:
+        study = plan()
+        result = _run(study, output, workers=workers or _default_workers(study), threads=threads)
+    else:
+        with _connect(dask, device) as cluster:
+            study = plan(choose=cluster.choose)
+            cluster.check(study.out, opened)
+            result = _run(study, output, cluster=cluster, threads=threads)
     report = publish(study.out)
     for sentence in result.verdict["sentences"]:
         output.say(sentence)
@@ -118,7 +142,21 @@ def _default_workers(study: DepthStudy) -> int:
     return min(8, os.cpu_count() or 1) if small and study.cells[0].device == "cpu" else 1
 
 
-def _run(study: DepthStudy, workers: int, output: Output) -> Result:
+def _connect(address: str, device: str) -> Cluster:
+    from deepskip.studies.cluster import connect
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong there is said by our errors
+    return connect(address, device=device)
+
+
+def _run(
+    study: DepthStudy,
+    output: Output,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    threads: int | None = None,
+) -> Result:
     from deepskip.cli.board import Board
     from deepskip.studies.grid import CellEnded
 
@@ -127,13 +165,13 @@ def _run(study: DepthStudy, workers: int, output: Output) -> Result:
     output.note(
         f"{len(cells)} trainings: plain and residual × {len(study.depths)} depths × {study.seeds} seeds, "
         f"{study.recipe.epochs} epochs on {study.data.name} ({len(study.data.train):,} images), "
-        f"{workers} at a time, in {study.out}"
+        f"{cluster.size if cluster else workers} at a time, in {study.out}"
     )
     try:
         # Closed at once when the loop is left: workers then stop before the message says so.
         with (
             Board(cells, study.epochs, live=output.live) as board,
-            contextlib.closing(study.run(workers=workers)) as events,
+            contextlib.closing(study.run(workers=workers, executor=cluster, threads=threads)) as events,
         ):
             for event in events:
                 board.update(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from deepskip.errors import InputError
 from deepskip.files import read_json, write_json, write_text
 from deepskip.studies.grid import RESULTS, Cell, CellEnded, Events, Row, run_grid
 from deepskip.studies.verdict import judge
-from deepskip.training.precision import choose_device, choose_precision
+from deepskip.studies.worker import choose
+from deepskip.training.precision import Precision
 from deepskip.training.recipe import Recipe, named
 from deepskip.training.rundir import environment
 
@@ -59,8 +60,13 @@ class DepthStudy:
         device: str = "auto",
         precision: str = "auto",
         command: str = "deepskip.studies.depth",
+        choose: Callable[[str, str, int], tuple[str, Precision]] = choose,
     ) -> None:
-        """Plan the study; nothing runs yet. Raises InputError for an impossible depth or folder."""
+        """Plan the study; nothing runs yet. Raises InputError for an impossible depth or folder.
+
+        `choose` makes a device and a precision of what is wanted and the images' size: what this machine has,
+        or, with `Cluster.choose`, what a cluster's workers have.
+        """
         if seeds < 1:
             raise InputError("seeds", seeds, "a whole number from 1", 1)
         if not depths:
@@ -75,7 +81,7 @@ class DepthStudy:
             raise InputError(
                 self.out, "a folder with other files in it", "a new folder, or a depth study's own"
             )
-        chosen = choose_device(device)
+        chosen, numbers = choose(device, precision, data.preprocessing.size)
         self.cells = [
             Cell(
                 study="depth",
@@ -85,8 +91,8 @@ class DepthStudy:
                 spec=spec,
                 recipe=self.recipe,
                 fingerprint=data.fingerprint,
-                device=str(chosen),
-                precision=choose_precision(precision, chosen, data.preprocessing.size),
+                device=chosen,
+                precision=numbers,
             )
             for depth in self.depths
             for kind, spec in self._specs(family, depth)
@@ -102,33 +108,42 @@ class DepthStudy:
 
     def _is_own(self) -> bool:
         if not (self.out / STUDY).is_file():
-            return not any(self.out.iterdir())
+            return all(path.suffix == ".part" for path in self.out.iterdir())  # left by a kill
         held = read_json(self.out / STUDY)
         return isinstance(held, dict) and held.get("study") == "depth"
 
-    def run(self, *, workers: int = 1, executor: Executor | None = None) -> Events:
+    def run(self, *, workers: int = 1, executor: Executor | None = None, threads: int | None = None) -> Events:
         """Train what is missing, yielding what happens; `results.jsonl` is true after every cell.
 
-        A verdict and a report of other cells that the folder held are removed; their cells are kept.
+        `workers`, `executor` and `threads` are `run_grid`'s. A verdict and a report of other cells that the
+        folder held are removed; their cells are kept.
         """
-        plan = self._plan()
+        plan = self._plan(executor, threads)
         if (self.out / STUDY).is_file() and read_json(self.out / STUDY) != plan:
             for name in (VERDICT, "report.html"):
                 (self.out / name).unlink(missing_ok=True)
         write_json(self.out / STUDY, plan)
         rows: dict[str, Row] = {}
-        for event in run_grid(self.cells, self.data, self.out, workers=workers, executor=executor):
+        events = run_grid(self.cells, self.data, self.out, workers=workers, executor=executor, threads=threads)
+        for event in events:
             if isinstance(event, CellEnded):
                 rows[event.cell.hash] = event.row
                 self._write(rows)
             yield event
 
-    def _plan(self) -> dict[str, Any]:
+    def _plan(self, executor: Executor | None, threads: int | None) -> dict[str, Any]:
+        here = environment()
+        if executor is not None:
+            # Which machine trained a cell, and on what, is in the cell's own environment.json.
+            here = {key: here[key] for key in ("deepskip", "python", "torch")}
+            here["executor"] = type(executor).__name__
+        if threads is not None:
+            here["threads"] = threads
         return {
             "study": "depth",
             "data": self.data.name,
             "command": self.command,
-            "environment": environment(),
+            "environment": here,
             "cells": [cell.hash for cell in self.cells],
         }
 
@@ -152,12 +167,16 @@ def run(
     recipe: Recipe | None = None,
     workers: int = 1,
     executor: Executor | None = None,
+    threads: int | None = None,
 ) -> Result:
-    """Run a depth study to its end and return its result; what earlier runs have done is not done again."""
+    """Run a depth study to its end and return its result; what earlier runs have done is not done again.
+
+    Its trainings run on `executor` where one is given, any `concurrent.futures.Executor`: see `grid.run_grid`.
+    """
     study = DepthStudy(data, out=out, depths=depths, seeds=seeds, recipe=recipe)
     rows = {
         event.cell.hash: event.row
-        for event in study.run(workers=workers, executor=executor)
+        for event in study.run(workers=workers, executor=executor, threads=threads)
         if isinstance(event, CellEnded)
     }
     return study.result([rows[cell.hash] for cell in study.cells])

@@ -6,17 +6,14 @@ So a second run of a study does only what is missing, and an interrupted one goe
 from __future__ import annotations
 
 import concurrent.futures as futures
-import contextlib
 import functools
-import multiprocessing.connection
-import os
-import signal
-import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from deepskip.data import sources
@@ -24,16 +21,18 @@ from deepskip.data.dataset import Dataset
 from deepskip.describe.ledger import count
 from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
-from deepskip.errors import DivergedError, InputError, WorkError
+from deepskip.errors import DeepskipError, DivergedError, InputError, WorkError
 from deepskip.files import read_json, write_json
 from deepskip.nets.builder import build
+from deepskip.studies.pool import asked_to_stop, computing_with, deaf_children, processes
 from deepskip.training.engine import fit
 from deepskip.training.events import EpochEnded
 from deepskip.training.recipe import Recipe
-from deepskip.training.rundir import METRICS, read_rows
+from deepskip.training.rundir import ENVIRONMENT, METRICS, STATE, read_rows
 
 CELLS, ROW, RESULTS = "cells", "row.json", "results.jsonl"
 POLL = 0.5  # seconds between looks at what other processes have written
+PATIENCE = 120.0  # seconds that a cell waits for a process that still holds its folder
 
 Row = dict[str, Any]
 
@@ -57,6 +56,11 @@ class Cell(Value):
     def hash(self) -> str:
         """The name of the cell's folder: 16 hexadecimal digits."""
         return self.digest()[:16]
+
+    @property
+    def title(self) -> str:
+        """The cell in words, for messages."""
+        return f"{self.kind}, {self.depth} layers, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,18 @@ def run_grid(
     *,
     workers: int = 1,
     executor: futures.Executor | None = None,
+    threads: int | None = None,
 ) -> Events:
     """Train every cell that has no row yet, yielding what happens, cells in any order.
 
     In this process with one worker; in `workers` processes that share the cores otherwise; or on `executor`,
-    whose workers must see `folder`. Ctrl-C, or closing the iterator, lets cells that run here or in processes
-    of ours save their state and stop. Raises WorkError when a worker is lost: the rows that ended are kept.
+    any `concurrent.futures.Executor` whose workers see `folder` and the data under the same paths. Each cell
+    computes with `threads` threads: by default all in this process, an equal share in processes of ours, and on
+    an executor what its workers have, or what the cell began with where it goes on.
+
+    Ctrl-C, or closing the iterator, lets cells that run here, in processes of ours or on a `cluster.Cluster`
+    save their state and stop; another executor's running cells go on to their end. Raises WorkError when the
+    workers are lost, and, after all other cells, when one failed in another process: rows that ended are kept.
     """
     missing = []
     for cell in cells:
@@ -103,12 +113,17 @@ def run_grid(
         else:
             missing.append(cell)
     if executor is not None:
-        yield from _run_on(executor, missing, data, folder)
+        # Of other machines' processes none stands in the same folder as this one.
+        yield from _run_on(executor, missing, data, folder.absolute(), threads, PATIENCE)
     elif workers > 1 and len(missing) > 1:
-        yield from _run_in_processes(missing, data, folder, min(workers, len(missing)))
+        workers = min(workers, len(missing))
+        share = threads or max(1, torch.get_num_threads() // workers)
+        with processes(workers) as pool:
+            yield from _run_on(pool, missing, data, folder, share, 0.0)
     else:
-        for cell in missing:
-            yield from _run_here(cell, data, folder)
+        with computing_with(threads):
+            for cell in missing:
+                yield from _run_here(cell, data, folder)
 
 
 def _run_here(cell: Cell, data: Dataset, folder: Path) -> Events:
@@ -155,94 +170,107 @@ def _end(cell: Cell, folder: Path, status: str) -> Row:
         "val_error": last.get("val_error") if ok else None,
         "seconds": round(last.get("seconds", 0.0), 3),
         "status": status,
+        "threads": torch.get_num_threads(),
         "hash": cell.hash,
     }
     write_json(folder / CELLS / cell.hash / ROW, row)
     return row
 
 
-# --- other processes ------------------------------------------------------------------------------------------
-
-_stop: Any = None  # in a worker process of ours: the event that asks it to stop
-
-
-def _enter_worker(stop: Any, threads: int) -> None:
-    global _stop
-    _stop = stop
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent hears both signals and sets `stop`
-    torch.set_num_threads(threads)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(
-            1
-        )  # it was killed: nobody waits for the rest, and the cell's state goes on from its last epoch
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Let processes that are started in the block ignore Ctrl-C from their first instruction on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+# --- elsewhere ------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1)
-def _open(source: str, size: int | None) -> Dataset:
-    return sources.open_dataset(source, size=size)
-
-
-def run_cell(cell: Cell, source: str, size: int | None, folder: Path) -> Row | None:
-    """Train one cell wherever this process is; None when it was asked to stop before the end."""
-    data = _open(source, size)
-    if data.fingerprint != cell.fingerprint:
+def _open(source: str, size: int | None, fingerprint: str) -> Dataset:
+    """Return the data, kept for the next cell; of a worker's earlier study only where it is the same."""
+    data = sources.open_dataset(source, size=size)
+    if data.fingerprint != fingerprint:
         raise InputError(source, "data that changed since the study began", "the data it began with")
-    events = _fit(cell, data, folder, each_step=True)
-    try:
-        for _ in events:
-            if _stop is not None and _stop.is_set():
-                return None
-    except DivergedError:
-        return _end(cell, folder, "diverged")
-    finally:
-        events.close()  # type: ignore[attr-defined]
-    return _end(cell, folder, "ok")
+    return data
 
 
-def _run_in_processes(cells: Sequence[Cell], data: Dataset, folder: Path, workers: int) -> Events:
-    context = multiprocessing.get_context("spawn")  # a forked PyTorch deadlocks in its thread pool
-    stop = context.Event()
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_enter_worker, initargs=(stop, threads))
-    try:
-        yield from _run_on(pool, cells, data, folder)
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+def run_cell(
+    cell: Cell,
+    source: str,
+    size: int | None,
+    folder: Path,
+    threads: int | None = None,
+    patience: float = PATIENCE,
+) -> Row | None:
+    """Train one cell wherever this process is; None when it was asked to stop before the end.
+
+    A worker that was taken for lost may still train the cell: for `patience` seconds it is waited for.
+    """
+    path = folder / CELLS / cell.hash
+    _await(path, patience)
+    if asked_to_stop():
+        return None
+    if (path / ROW).exists():
+        row = read_json(path / ROW)
+        assert isinstance(row, dict)
+        return row
+    data = _open(source, size, cell.fingerprint)
+    with computing_with(threads or _begun_with(path)):
+        events = _fit(cell, data, folder, each_step=True)
+        try:
+            for _ in events:
+                if asked_to_stop():
+                    return None
+        except DivergedError:
+            return _end(cell, folder, "diverged")
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        return _end(cell, folder, "ok")
 
 
-def _run_on(executor: futures.Executor, cells: Sequence[Cell], data: Dataset, folder: Path) -> Events:
-    source, size = data.source, data.preprocessing.size
+def _await(path: Path, patience: float) -> None:
+    """Wait until no other process trains in `path`; after `patience` seconds let training say that one does."""
+    until = time.monotonic() + patience
+    while (path / STATE).is_dir() and time.monotonic() < until and not asked_to_stop():
+        lock = filelock.FileLock(path / STATE / "lock")  # the run folder's own
+        try:
+            lock.acquire(timeout=POLL)
+        except filelock.Timeout:
+            continue
+        lock.release()
+        return
+
+
+def _begun_with(path: Path) -> int | None:
+    """Return how many threads the run in `path` began with: with as many it ends as if never interrupted."""
+    if not (path / ENVIRONMENT).exists():
+        return None
+    held = read_json(path / ENVIRONMENT)
+    return held.get("threads") if isinstance(held, dict) else None
+
+
+def _run_on(
+    executor: futures.Executor,
+    cells: Sequence[Cell],
+    data: Dataset,
+    folder: Path,
+    threads: int | None,
+    patience: float,
+) -> Events:
+    given = (data.source, data.preprocessing.size, folder, threads, patience)
     # The deepest first: the last cell to start is then a short one, and no worker waits for long.
     order = sorted(cells, key=lambda cell: -cell.spec.layers)
-    with _deaf_children():
-        waiting = {executor.submit(run_cell, cell, source, size, folder): cell for cell in order}
+    failed: dict[Cell, Exception] = {}
+    with deaf_children():
+        waiting = {executor.submit(run_cell, cell, *given): cell for cell in order}
     seen = dict.fromkeys(cells, 0)
     try:
         while waiting:
             done, _ = futures.wait(waiting, timeout=POLL, return_when=futures.FIRST_COMPLETED)
             for future in done:
                 cell = waiting.pop(future)
-                row = future.result()
+                try:
+                    row = future.result()
+                except (DeepskipError, futures.BrokenExecutor):
+                    raise  # what is wrong for one is wrong for all
+                except Exception as error:
+                    failed[cell] = error
+                    continue
                 if row is not None:
                     yield CellEnded(cell, row, cached=False)
             for cell in waiting.values():
@@ -250,7 +278,7 @@ def _run_on(executor: futures.Executor, cells: Sequence[Cell], data: Dataset, fo
                 if len(rows) != seen[cell]:
                     seen[cell] = len(rows)
                     yield CellProgress(cell, rows)
-    except futures.process.BrokenProcessPool as error:
+    except futures.BrokenExecutor as error:
         raise WorkError(
             folder,
             "a worker process that died (killed, or out of memory)",
@@ -259,3 +287,11 @@ def _run_on(executor: futures.Executor, cells: Sequence[Cell], data: Dataset, fo
     finally:
         for future in waiting:
             future.cancel()
+    if failed:
+        cell, first = next(iter(failed.items()))
+        more = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
+        raise WorkError(
+            f"{folder / CELLS / cell.hash} ({cell.title})",
+            f"{type(first).__name__}: {first}"[:300] + more,
+            "the same command again, to go on; the other trainings are kept",
+        ) from first
