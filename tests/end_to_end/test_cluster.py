@@ -209,7 +209,7 @@ def test_a_stopped_study_goes_on_from_what_its_workers_saved(cluster: Cluster) -
     events = study.run(executor=cluster, threads=1)
     assert isinstance(next(event for event in events), CellProgress)
     events.close()
-    until(lambda: len(list(Path("s").glob("cells/*/state/checkpoint.pt"))) == 2)
+    until(lambda: len(list(Path("s").glob("cells/*/state/checkpoint-*.pt"))) == 2)
     assert not list(Path("s").glob("cells/*/row.json"))
     ds.studies.depth.run(data, depths=(8,), seeds=1, recipe=recipe, out="s", executor=cluster, threads=1)
     ds.studies.depth.run(data, depths=(8,), seeds=1, recipe=recipe, out="alone", threads=1)
