@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from deepskip.data import batches
 from deepskip.data.augment import erase, mean_colour
 from deepskip.data.batches import Batch, train_batches
 from deepskip.data.dataset import RaggedImages, Split, UniformImages
@@ -157,8 +158,7 @@ def test_the_shares_of_all_processes_make_up_the_batch_of_one(
 @given(variations, st.integers(0, 4), st.integers(0, 1))
 def test_a_batch_is_the_same_wherever_an_epoch_is_begun(variation: Variation, start: int, rank: int) -> None:
     def epoch(start: int) -> list[Batch]:
-        batches = train_batches(source("ragged"), prep(12), variation, 5, 7, 3, start, rank=rank, ranks=2)
-        return list(batches)
+        return list(train_batches(source("ragged"), prep(12), variation, 5, 7, 3, start, rank=rank, ranks=2))
 
     whole = epoch(0)
     torch.manual_seed(99)  # the global stream plays no part
@@ -179,6 +179,20 @@ def test_switching_one_part_on_leaves_what_others_draw_as_it_was() -> None:
     assert {one.weight for one in both} == {0.0, 1.0}
     for one, mixed in zip(erased, both, strict=True):
         assert torch.equal(mixed.images, one.images if mixed.weight else one.images.roll(1, 0))
+
+
+def test_no_two_parts_draw_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    purposes: list[tuple[int | str, ...]] = []
+
+    def spy(*purpose: int | str) -> torch.Generator:
+        purposes.append(purpose)
+        return make(*purpose)
+
+    make = batches._generator
+    monkeypatch.setattr(batches, "_generator", spy)
+    everything = Variation(augment="photo", trivial=True, erase=0.5, mixup=0.2, cutmix=1.0)
+    assert len(list(train_batches(source("ragged"), prep(12), everything, 5, 7, 3))) == 5
+    assert len(purposes) == len(set(purposes)) == 1 + 5 * 4
 
 
 @pytest.mark.parametrize("size", [8, 12, 30])
