@@ -226,7 +226,11 @@ def test_validating_and_predicting_reduce_alike(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("DEEPSKIP_DATA", str(tmp_path / "cache"))
     for index in range(8):
         split, name = ("train", "val")[index % 2], "ab"[index // 4]
-        save(rough(index, 700 + index, 400 - index), tmp_path / f"d/{split}/{name}/{index}.jpg", quality=90)
+        save(
+            rough(index, 704 + 8 * index, 400 - 8 * index),
+            tmp_path / f"d/{split}/{name}/{index}.jpg",
+            quality=90,
+        )
     opened = data.open(tmp_path / "d", size=64)
     for index, file in enumerate(opened.val.files):
         wanted = preprocess_file(tmp_path / "d/val" / file, opened.preprocessing)
@@ -234,4 +238,4 @@ def test_validating_and_predicting_reduce_alike(tmp_path: Path, monkeypatch: pyt
     with pillow_only():
         monkeypatch.setenv("DEEPSKIP_DATA", str(tmp_path / "other"))
         assert opened.preprocessing == data.open(tmp_path / "d", size=64).preprocessing
-    assert opened.train.images[0].shape == (80, 700 * 80 // 400, 3)
+    assert opened.train.images[0].shape == (80, 704 * 80 // 400, 3)

@@ -32,12 +32,11 @@ def reduction(width: int, height: int, shorter: int | None) -> int:
     divisor of both sides will do: libjpeg rounds up, and what it makes up at an edge would shift the picture
     against one that is decoded whole. Cameras' sizes can nearly all be divided.
     """
+    if shorter is None:
+        return 1
     for by in REDUCTIONS:
-        if (
-            shorter is not None
-            and width % by == height % by == 0
-            and min(width, height) >= by * OVERSIZE * shorter
-        ):
+        divides = width % by == height % by == 0
+        if divides and min(width, height) >= by * OVERSIZE * shorter:
             return by
     return 1
 
