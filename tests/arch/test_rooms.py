@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data": (
         "variation",
         "dataset",
+        "jpeg",
         "decode",
         "listing",
         "ahead",

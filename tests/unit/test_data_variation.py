@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
+from deepskip.data import batches
 from deepskip.data.augment import erase, mean_colour
 from deepskip.data.batches import Batch, train_batches
 from deepskip.data.dataset import RaggedImages, Split, UniformImages
+from deepskip.data.decode import from_pixels
 from deepskip.data.mixing import LEVELS, Mix, draw_mix, mix
 from deepskip.data.trivial import OPERATIONS, STRENGTHS, trivial
 from deepskip.data.variation import Variation
@@ -164,8 +166,7 @@ def test_the_shares_of_all_processes_make_up_the_batch_of_one(
 @given(variations, st.integers(0, 4), st.integers(0, 1))
 def test_a_batch_is_the_same_wherever_an_epoch_is_begun(variation: Variation, start: int, rank: int) -> None:
     def epoch(start: int) -> list[Batch]:
-        batches = train_batches(source("ragged"), prep(12), variation, 5, 7, 3, start, rank=rank, ranks=2)
-        return list(batches)
+        return list(train_batches(source("ragged"), prep(12), variation, 5, 7, 3, start, rank=rank, ranks=2))
 
     whole = epoch(0)
     torch.manual_seed(99)  # the global stream plays no part
@@ -186,6 +187,20 @@ def test_switching_one_part_on_leaves_what_others_draw_as_it_was() -> None:
     assert {one.weight for one in both} == {0.0, 1.0}
     for one, mixed in zip(erased, both, strict=True):
         assert torch.equal(mixed.images, one.images if mixed.weight else one.images.roll(1, 0))
+
+
+def test_no_two_parts_draw_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    purposes: list[tuple[int | str, ...]] = []
+
+    def spy(*purpose: int | str) -> torch.Generator:
+        purposes.append(purpose)
+        return make(*purpose)
+
+    make = batches._generator
+    monkeypatch.setattr(batches, "_generator", spy)
+    everything = Variation(augment="photo", trivial=True, erase=0.5, mixup=0.2, cutmix=1.0)
+    assert len(list(train_batches(source("ragged"), prep(12), everything, 5, 7, 3))) == 5
+    assert len(purposes) == len(set(purposes)) == 1 + 5 * 4
 
 
 @pytest.mark.parametrize("size", [8, 12, 30])
@@ -266,7 +281,9 @@ def test_an_erased_part_is_one_box() -> None:
 
 
 def only(name: str, strength: float, image: Image.Image, fill: int | tuple[int, ...]) -> np.ndarray:
-    return np.asarray(OPERATIONS[name](image, strength, fill)).astype(int)
+    pixels = np.asarray(image).reshape(1, image.height, image.width, -1)
+    (changed,) = OPERATIONS[name](pixels, np.array([strength]), fill)
+    return changed[..., 0].astype(int) if image.mode == "L" else changed.astype(int)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -274,9 +291,13 @@ def only(name: str, strength: float, image: Image.Image, fill: int | tuple[int, 
 def test_every_operation_at_every_strength_keeps_the_pictures_form(name: str, channels: int) -> None:
     image = noise(5, 24, 24, channels)
     fill = 9 if channels == 1 else (9, 8, 7)
-    for step in range(-STRENGTHS + 1, STRENGTHS):
-        changed = OPERATIONS[name](image, step / (STRENGTHS - 1), fill)
-        assert (changed.mode, changed.size) == (image.mode, image.size)
+    strengths = np.arange(-STRENGTHS + 1, STRENGTHS) / (STRENGTHS - 1)
+    many = np.asarray(image).reshape(1, 24, 24, channels).repeat(len(strengths), 0)
+    changed = OPERATIONS[name](many, strengths, fill)
+    assert (changed.shape, changed.dtype) == (many.shape, np.uint8)
+    for picture, strength in zip(changed, strengths, strict=True):
+        assert np.array_equal(only(name, strength, image, fill).reshape(24, 24, channels), picture)
+    assert (many == np.asarray(image).reshape(24, 24, channels)).all()
     if name not in ("auto_contrast", "equalize"):  # these know no strength
         assert np.abs(only(name, 0.0, image, fill) - np.asarray(image)).max() == 0
 
@@ -310,13 +331,36 @@ def test_operations_do_what_they_are_called() -> None:
     assert np.array_equal(turned, np.rot90(pixels))
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 3]),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.integers(-30, 30),
+)
+def test_own_tables_are_pillows(seed: int, channels: int, low: int, high: int, step: int) -> None:
+    levels = np.random.default_rng(seed).beta(0.4, 0.7, (9, 40, channels)) * (high - low) + low
+    image = from_pixels(levels.astype(np.uint8))
+    strength = step / 30
+    wanted = {
+        "auto_contrast": ImageOps.autocontrast(image),
+        "equalize": ImageOps.equalize(image),
+        "solarize": ImageOps.solarize(image, round(256 * (1 - abs(strength)))),
+        "posterize": ImageOps.posterize(image, 8 - round(6 * abs(strength))),
+        "contrast": ImageEnhance.Contrast(image).enhance(1 + 0.99 * strength),
+    }
+    for name, picture in wanted.items():
+        assert np.array_equal(only(name, strength, image, 0), np.asarray(picture)), name
+
+
 def test_every_operation_and_both_sides_come_up_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, float]] = []
     for number, name in enumerate(OPERATIONS):
 
-        def spy(image: Image.Image, strength: float, fill: object, number: int = number) -> Image.Image:
-            seen.append((number, strength))
-            return image
+        def spy(pixels: np.ndarray, strengths: np.ndarray, fill: object, number: int = number) -> np.ndarray:
+            seen.extend((number, strength) for strength in strengths)
+            return pixels
 
         monkeypatch.setitem(OPERATIONS, name, spy)
     trivial(grey(14_000, 2), prep(2), generator(), 14_000)

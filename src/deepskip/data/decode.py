@@ -18,8 +18,10 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from deepskip.data.dataset import Pixels
+from deepskip.data.jpeg import load_jpeg
 from deepskip.describe.preprocessing import Colour, Preprocessing
 from deepskip.errors import InputError
 
@@ -81,7 +83,8 @@ def preprocess_file(source: Source, preprocessing: Preprocessing, *, name: str |
 
     Raises InputError as `read_image` does.
     """
-    return fit(load_image(source, preprocessing.colour, name=name), preprocessing)
+    image = load_image(source, preprocessing.colour, name=name, shorter=preprocessing.resize)
+    return fit(image, preprocessing)
 
 
 def read_header(source: Source) -> tuple[int, int, str]:
@@ -111,11 +114,21 @@ def glimpse(source: Source, side: int) -> Glimpse:
         return Glimpse(height, width, mode, known, orientation, transparent, animated, seen)
 
 
-def load_image(source: Source, colour: Colour, *, name: str | None = None) -> Image.Image:
-    """Return the picture as a Pillow image, whole, upright and in `colour`. Raises as `read_image` does."""
+def load_image(
+    source: Source, colour: Colour, *, name: str | None = None, shorter: int | None = None
+) -> Image.Image:
+    """Return the picture as a Pillow image, whole, upright and in `colour`. Raises as `read_image` does.
+
+    Where `shorter` says what the shorter side will be resized to, in pixels, a JPEG much larger than that
+    is reduced as it is decoded, to no less than `jpeg.OVERSIZE` times as much.
+    """
     with _opened(source, name) as image:
-        image.load()
-        return _in_colour(_upright(image), colour)
+        if isinstance(image, JpegImageFile):
+            decoded = load_jpeg(image, shorter)
+        else:
+            image.load()
+            decoded = image
+        return _in_colour(_upright(decoded, image), colour)
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
@@ -129,8 +142,13 @@ def shrink(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
 
     Its shorter side is `MARGIN` times the input's size, or as it was when that is less: never enlarged.
     """
-    shorter = min(round(preprocessing.size * MARGIN), *image.size)
+    shorter = min(with_margin(preprocessing), *image.size)
     return _pixels(resize_shorter(image, shorter, preprocessing.interpolation))
+
+
+def with_margin(preprocessing: Preprocessing) -> int:
+    """Return the shorter side of training pictures that `shrink` keeps, in pixels."""
+    return round(preprocessing.size * MARGIN)
 
 
 def resize_shorter(image: Image.Image, to: int, interpolation: str) -> Image.Image:
@@ -172,14 +190,19 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+<<<<<<< HEAD
 def _upright(image: Image.Image) -> Image.Image:
     orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _orientation(image: Image.Image) -> int:
+=======
+def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Return `image`, decoded from the file `opened`, turned as that says."""
+>>>>>>> data
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = opened.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF raises what its bytes happen to break; the pixels are whole all the same
         return 1
     return orientation if orientation in _UPRIGHT else 1

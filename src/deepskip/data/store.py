@@ -23,13 +23,13 @@ import PIL
 
 from deepskip.data.ahead import ahead, reported
 from deepskip.data.dataset import Images, Pixels, Progress, RaggedImages, UniformImages
-from deepskip.data.decode import fit, load_image, shrink
+from deepskip.data.decode import fit, load_image, shrink, with_margin
 from deepskip.data.listing import Listing
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, WorkError
 from deepskip.files import read_json, replacing_folder, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raise it when decoding or the files' layout changes."""
 ABANDONED = 3600.0
 """Seconds without a write after which a half-written store is taken to be left by a killed process."""
@@ -175,7 +175,8 @@ def _decode(path: Path, preprocessing: Preprocessing, kind: Kind) -> _Decoded | 
     """Return the file's picture as it is kept, or why there is none."""
     try:
         content = path.read_bytes()
-        image = load_image(content, preprocessing.colour)
+        shorter = preprocessing.resize if kind == "input" else with_margin(preprocessing)
+        image = load_image(content, preprocessing.colour, shorter=shorter)
     except InputError as error:
         return str(error.got)
     except OSError as error:
