@@ -107,7 +107,7 @@ def glimpse(source: Source, side: int) -> Glimpse:
         image.draft(None, (side, side))  # None: in the mode it is stored in
         image.load()
         orientation, transparent = _orientation(image), image.has_transparency_data
-        seen = _in_colour(_upright(image), "RGB")
+        seen = _in_colour(_upright(image, image), "RGB")
         seen = seen.copy() if seen is image else seen  # asking for a second frame may move the first
         known = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with a second one behind it
         animated = known == image.format and _animated(image)
@@ -190,17 +190,13 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-<<<<<<< HEAD
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
+def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Return `image`, decoded from the file `opened`, turned as that says."""
+    orientation = _orientation(opened)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _orientation(image: Image.Image) -> int:
-=======
-def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
-    """Return `image`, decoded from the file `opened`, turned as that says."""
->>>>>>> data
+def _orientation(opened: Image.Image) -> int:
     try:
         orientation = opened.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF raises what its bytes happen to break; the pixels are whole all the same

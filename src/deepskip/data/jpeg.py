@@ -2,7 +2,7 @@
 
 Both are libjpeg-turbo underneath, and both are asked for the same: the accurate integer transform, smooth
 upsampling of colours, and one of the scales 1, 1/2, 1/4 and 1/8, at which libjpeg can decode at once
-(`docs/decisions/0004-pictures.md` has what that saves and what it changes).
+(`docs/decisions/0007-pictures.md` has what that saves and what it changes).
 """
 
 from __future__ import annotations
