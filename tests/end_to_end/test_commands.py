@@ -98,7 +98,7 @@ def test_study_depth(deepskip: Command) -> None:
     said = deepskip(*args, "--workers", 1, "--json")
     assert said.code == 0, said.err
     rows = [json.loads(line) for line in Path("s/results.jsonl").read_text().splitlines()]
-    columns = "study kind depth seed params train_loss train_error val_error seconds status hash"
+    columns = "study kind depth seed params train_loss train_error val_error seconds status threads hash"
     assert all(set(row) == set(columns.split()) for row in rows)
     assert {(row["kind"], row["depth"], row["seed"]) for row in rows} == {
         (kind, depth, seed) for kind in ("plain", "residual") for depth in (8, 14) for seed in (0, 1)
