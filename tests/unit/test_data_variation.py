@@ -340,7 +340,7 @@ def test_operations_do_what_they_are_called() -> None:
     st.integers(-30, 30),
 )
 def test_own_tables_are_pillows(seed: int, channels: int, low: int, high: int, step: int) -> None:
-    levels = np.random.default_rng(seed).beta(0.4, 0.7, (9, 40, channels)) * (high - low) + low
+    levels = np.random.default_rng(seed).beta(0.4, 0.7, (30, 40, channels)) * (high - low) + low
     image = from_pixels(levels.astype(np.uint8))
     strength = step / 30
     wanted = {

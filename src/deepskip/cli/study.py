@@ -145,8 +145,10 @@ def _default_workers(study: DepthStudy) -> int:
 def _connect(address: str, device: str) -> Cluster:
     from deepskip.studies.cluster import connect
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong there is said by our errors
-    return connect(address, device=device)
+    cluster = connect(address, device=device)
+    for name in ("distributed", "distributed.client"):  # what goes wrong there is said by our errors
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return cluster
 
 
 def _run(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepskip.data.dataset import Dataset
 from deepskip.errors import DeepskipError, InputError, WorkError
-from deepskip.files import write_text
+from deepskip.files import sweep, write_text
 from deepskip.studies.scheduler import first_line, reach
 from deepskip.studies.worker import LOOK, choose, look, work
 from deepskip.training.precision import Precision
@@ -31,7 +31,7 @@ from deepskip.training.precision import Precision
 if TYPE_CHECKING:
     from distributed import Client
 
-LIMIT = 15.0  # seconds in which the scheduler has to answer, and then to have a worker
+LIMIT = 30.0  # seconds in which the scheduler has to answer, and then to have a worker
 GONE = 120.0  # seconds without any worker, or without a scheduler, after which a study ends
 LOSSES = 3  # lost workers after which a call is held to be their undoing
 
@@ -111,6 +111,7 @@ class Cluster(futures.Executor):
         Raises InputError that names the first worker that does not.
         """
         self._token = folder.absolute() / f".{uuid.uuid4().hex}.part"
+        sweep(folder)  # an older token, of a study that was killed
         write_text(self._token, "")
         given = (self._token, data.source, data.preprocessing.size, data.fingerprint)
         with self._lock:
