@@ -77,7 +77,18 @@ def test_two_processes_end_as_one_does() -> None:
 
 
 def test_one_process_speaks_for_all_and_float32_differs_by_rounding() -> None:
-    options = ["--batch", "120", "--set", "max_steps=2", "--set", "sync_norm=true", "--epochs", "1"]
+    options = [
+        "--batch",
+        "120",
+        "--set",
+        "max_steps=2",
+        "--set",
+        "sync_norm=true",
+        "--epochs",
+        "1",
+        "--lr",
+        "0.005",
+    ]
     lone, two = run(*options, "--out", "lone"), run(*options, "--out", "two", "--json", ranks=2)
     assert lone.returncode == 0, lone.stderr
     assert two.returncode == 0, two.stderr
