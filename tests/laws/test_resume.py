@@ -328,6 +328,10 @@ def test_another_run_is_never_overwritten(digits) -> None:
         fit(_net(), digits, RECIPE.replace(epochs=1, lr=0.01), out="run", resume=True)
     with pytest.raises(InputError, match="holds another run"):
         fit(_net(), digits, RECIPE.replace(epochs=1), out="run", seed=1, resume=True)
+    refused = _net()
+    with pytest.raises(InputError, match="holds another run"):
+        fit(refused, digits, RECIPE.replace(epochs=1, freeze=("stem",)), out="run", resume=True)
+    assert all(p.requires_grad for p in refused.parameters())  # what is not trained is not left frozen
     os.mkdir("other")
     Path("other/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="a folder with other files in it"):

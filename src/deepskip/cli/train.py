@@ -124,7 +124,8 @@ def train(
     for note in notes:
         output.note(note)
     if find_lr:
-        return _find_rate(built, opened, chosen, seed, device, precision, output)
+        # One process searches for all.
+        return _find_rate(built, opened, chosen, seed, device, precision, output) if world.first else None
     folder = out or Path("runs") / f"{opened.name}-{built.spec.name}-s{seed}"
     way = fastest_way(built.spec, opened, chosen, place, precision, tune, folder if resume else None, output)
     events = _fit(built, opened, chosen, folder, seed, str(place), precision, way, resume, init)

@@ -79,7 +79,11 @@ def fit(
     chosen = rule if way is None else way if precision == "auto" else way.replace(precision=rule.precision)
     run = _Run(net, data, recipe, seed, place, chosen, each_step)
     if out is not None:
-        run.claim(Path(out), resume=resume, provenance=provenance or {})
+        try:
+            run.claim(Path(out), resume=resume, provenance=provenance or {})
+        except BaseException:
+            run.frozen.release()  # a net that will not be trained is left as it was
+            raise
     return run.events()
 
 
@@ -98,7 +102,8 @@ class _Run:
         self.world = join(device)
         self.data, self.recipe, self.seed, self.device, self.way = data, recipe, seed, device, way
         self.each_step = each_step
-        self.images = -(-recipe.batch // (recipe.accumulate * self.world.ranks))  # computed at once
+        largest = min(recipe.batch, len(data.train))
+        self.images = -(-largest // (recipe.accumulate * self.world.ranks))  # computed at once
         memory.check(net.spec, self.images, way.precision, device)
         self.net = net
         way.prepare(net.to(device))

@@ -36,7 +36,7 @@ def agree(net: Network, data: Dataset, recipe: Recipe) -> None:
         )
     smallest = min(line.outputs.height * line.outputs.width for line in count(net.spec).lines[:-1])
     at_once = min(recipe.batch, len(data.train)) // recipe.accumulate
-    if smallest == 1 and at_once < 2 and net.spec.norm == "batch":
+    if smallest == 1 and at_once < 2:
         got = f"{at_once}, and a last stage of 1×1 pixels"
         raise InputError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)
     for epoch in range(len(recipe.sizes) or 1):
