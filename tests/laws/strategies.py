@@ -47,8 +47,8 @@ def junctions(draw: st.DrawFn, silent: bool) -> Junction:
 
 
 @st.composite
-def specs(draw: st.DrawFn, **fixed: object) -> Spec:
-    """Draw a valid Spec; fields in `fixed` are given."""
+def specs(draw: st.DrawFn, coupled: bool = False, **fixed: object) -> Spec:
+    """Draw a valid Spec; fields in `fixed` are given. With `coupled` some blocks read a half where they can."""
     shortcut = fixed.pop("shortcut", None) or draw(st.sampled_from(("A", "B", "C", "none")))
     shape = (draw(st.sampled_from((1, 3))), draw(st.integers(3, 13)), draw(st.integers(3, 13)))
     stem = Stem(convs=draw(convs(shape[0], 1)), pool=draw(st.booleans()))
@@ -91,7 +91,31 @@ def specs(draw: st.DrawFn, **fixed: object) -> Spec:
     }
     if fixed.get("squeeze", squeeze) is None:
         fields["squeeze_multiple"] = 1
-    return Spec(**{**fields, **fixed})
+    spec = Spec(**{**fields, **fixed})
+    if coupled and order == "pre" and shortcut != "none":
+        spec = spec.replace(junction=Junction(), survival=1.0)
+        spec = spec.replace(stages=draw(halved(spec)))
+    return spec
+
+
+@st.composite
+def halved(draw: st.DrawFn, spec: Spec) -> tuple[Stage, ...]:
+    """Draw stages of `spec` in which blocks with an even number of channels in and out read one half."""
+    channels, stages = spec.stem.convs[-1].channels, []
+    for stage in spec.stages:
+        blocks = []
+        for block in stage.blocks:
+            half = block.channels // 2
+            even = not (channels % 2 or block.channels % 2) and half >= (spec.squeeze or 1)
+            if even and draw(st.booleans()):
+                convs = tuple(conv.replace(groups=1) for conv in block.convs)
+                convs = (*convs[:-1], convs[-1].replace(channels=half))
+                blocks.append(block.replace(convs=convs, reads=draw(st.sampled_from(("first", "second")))))
+            else:
+                blocks.append(block)
+            channels = block.channels
+        stages.append(stage.replace(blocks=tuple(blocks)))
+    return tuple(stages)
 
 
 def scrambled(net, seed: int = 0):  # type: ignore[no-untyped-def]

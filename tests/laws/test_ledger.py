@@ -17,7 +17,7 @@ from deepskip.nets.builder import build
 from tests.laws.strategies import specs
 
 
-@given(specs())
+@given(specs(coupled=True))
 def test_parameters_layers_and_multiplications(spec: Spec) -> None:
     cost, net = ledger.count(spec), build(spec).eval()
     assert cost.params == sum(p.numel() for p in net.parameters())
@@ -35,7 +35,7 @@ def test_parameters_layers_and_multiplications(spec: Spec) -> None:
     )  # two images; it counts a multiplication and an addition
 
 
-@given(specs())
+@given(specs(coupled=True))
 def test_shapes_line_by_line(spec: Spec) -> None:
     net = build(spec).eval()
     seen: dict[str, tuple[int, ...]] = {}
@@ -50,7 +50,7 @@ def test_shapes_line_by_line(spec: Spec) -> None:
         assert line.params == sum(p.numel() for p in net.get_submodule(line.name).parameters())
 
 
-@given(specs())
+@given(specs(coupled=True))
 def test_activation_bytes_are_what_autograd_keeps(spec: Spec) -> None:
     net, batch = build(spec), 7
     kept: dict[int, torch.Tensor] = {}
@@ -70,7 +70,7 @@ def test_activation_bytes_are_what_autograd_keeps(spec: Spec) -> None:
 
 
 @settings(max_examples=30)
-@given(specs())
+@given(specs(coupled=True))
 def test_receptive_field_is_what_gradients_reach(spec: Spec) -> None:
     # Group statistics and gates of the whole image would reach everywhere.
     pure = {

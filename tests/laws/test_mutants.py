@@ -117,6 +117,24 @@ MUTANTS = {
         '_generator(seed, "shuffle", start)',
         "laws/test_resume.py::test_closed_at_a_step_and_resumed",
     ),
+    "memory: statistics are updated twice": (
+        "training/recompute.py",
+        "norm.track_running_stats = not norm.training",
+        "pass",
+        "laws/test_recompute.py::test_so_are_those_of_the_zoo",
+    ),
+    "memory: other branches are dropped the second time": (
+        "training/recompute.py",
+        "            torch.set_rng_state(self.random)\n",
+        "",
+        "laws/test_recompute.py::test_so_are_those_of_the_zoo",
+    ),
+    "memory: a gradient goes round the branch": (
+        "training/recompute.py",
+        "gradient + through",
+        "gradient",
+        "laws/test_recompute.py::test_reversed_gradients_are_the_stored_ones_but_for_rounding",
+    ),
     "junctions: the exclusive gate is inverted": (
         "nets/parts.py",
         "(1 - gate) * shortcut + gate * branch",

@@ -166,17 +166,18 @@ def test_a_diagnosis_names_the_block(name: str, scale: float, says: str) -> None
 def test_what_fits_into_memory_is_the_ledgers() -> None:
     spec = ds.zoo.get("resnet110_cifar")
     cost = ds.count(spec)
-    free = memory.needed_bytes(spec, 40, "float32") + 5
+    free = memory.needed_bytes(spec, 40, Way()) + 5
     assert free == cost.activation_bytes(40) + 12 * cost.params + 5
-    assert memory.largest_batch(spec, free, "float32") == 40
-    assert memory.largest_batch(spec, 1, "float32") == 0
+    assert memory.largest_batch(spec, free, Way()) == 40
+    assert memory.largest_batch(spec, 1, Way()) == 0
 
 
 def test_a_step_that_cannot_fit_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ds.zoo.get("resnet110_cifar")
-    monkeypatch.setattr(memory, "free_bytes", lambda device: memory.needed_bytes(spec, 30, "float32"))
-    memory.check(spec, 30, "float32", torch.device("cpu"))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: memory.needed_bytes(spec, 30, Way()))
+    memory.check(spec, 30, Way(), torch.device("cpu"))
     with pytest.raises(
-        InputError, match=r"batch: got 31 images at once.*at most 30 in the .*nearest: --batch 30"
+        InputError,
+        match=r"batch: got 31 images at once.*at most 30 in the .*nearest: --memory recompute, or --batch 30",
     ):
-        memory.check(spec, 31, "float32", torch.device("cpu"))
+        memory.check(spec, 31, Way(), torch.device("cpu"))

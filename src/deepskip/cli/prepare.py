@@ -63,6 +63,7 @@ def fastest_way(
     recipe: Recipe,
     place: torch.device,
     precision: str,
+    memory: str,
     tune: str,
     folder: Path | None,
     output: Output,
@@ -70,6 +71,9 @@ def fastest_way(
     """Return the measured way to train; None where the run's own, or the usual one, is to be taken."""
     from deepskip.data.batches import steps_per_epoch
     from deepskip.training.distributed import launched
+    from deepskip.training.memory import at_once
+    from deepskip.training.memory import choose as choose_memory
+    from deepskip.training.precision import choose_precision
     from deepskip.training.rundir import held_way
     from deepskip.training.tuning import choose
 
@@ -78,7 +82,10 @@ def fastest_way(
         return None
     steps = recipe.epochs * steps_per_epoch(len(data.train), recipe.batch)
     steps = min(steps, recipe.max_steps or steps)
-    found = choose(spec, recipe, steps, place, precision=precision, again=tune == "again")
+    images = at_once(recipe.batch, len(data.train), recipe.accumulate, 1)
+    numbers = choose_precision(precision, place, min(spec.input[1:]))
+    kept = choose_memory(spec, images, memory, numbers, place)
+    found = choose(spec, recipe, steps, place, precision=precision, memory=kept, again=tune == "again")
     for way, step, first in found.timed:
         compiling = f", the first {duration(first)}" if way.compile != "none" else ""
         chosen = "  (chosen)" if way == found.way else ""

@@ -46,6 +46,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     precision: str = "auto",
+    memory: Literal["auto", "store", "recompute", "reversible"] = "auto",
     tune: Literal["auto", "off", "again"] = "auto",
     find_lr: bool = False,
     track: bool = False,
@@ -94,6 +95,9 @@ def train(
         `auto`, `cpu` or `cuda`.
     precision
         `auto`, `float32`, `bf16` or `fp16` (on a GPU).
+    memory
+        What a step keeps for its backward pass: `store` all activations, `recompute` about √depth of them (a
+        third more time), `reversible` none of a reversible net's; `auto` is the fastest that fits.
     tune
         Measure how to train fastest here, for runs of more than a minute: `auto` remembers what was found,
         `again` measures anew, `off` takes the usual way.
@@ -127,8 +131,10 @@ def train(
         # One process searches for all.
         return _find_rate(built, opened, chosen, seed, device, precision, output) if world.first else None
     folder = out or Path("runs") / f"{opened.name}-{built.spec.name}-s{seed}"
-    way = fastest_way(built.spec, opened, chosen, place, precision, tune, folder if resume else None, output)
-    events = _fit(built, opened, chosen, folder, seed, str(place), precision, way, resume, init)
+    way = fastest_way(
+        built.spec, opened, chosen, place, precision, memory, tune, folder if resume else None, output
+    )
+    events = _fit(built, opened, chosen, folder, seed, str(place), precision, memory, way, resume, init)
     summary = _train(events, built, opened, chosen, folder, track and world.first, output, first=world.first)
     if output.json and world.first:
         output.result(summary)
@@ -174,6 +180,7 @@ def _fit(
     seed: int,
     device: str,
     precision: str,
+    memory: str,
     way: Way | None,
     resume: bool,
     init: str | None,
@@ -188,6 +195,7 @@ def _fit(
         seed=seed,
         device=device,
         precision=precision,
+        memory=memory,
         way=way,
         resume=resume,
         each_step=True,

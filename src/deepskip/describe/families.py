@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from deepskip.describe.spec import Block, Conv, Junction, Spec, Stage, Stem
+from deepskip.describe.spec import Block, Conv, Junction, Reads, Spec, Stage, Stem
 from deepskip.errors import InputError
 
 Kind = Literal["basic", "bottleneck"]
@@ -93,6 +93,34 @@ def wide(depth: int, *, widen: int, **fields: Any) -> Spec:
     order = fields.get("order", "pre")
     usual = {"order": "pre", "first": "own" if widen == 1 and order in ("pre", "relu_only") else "shared"}
     return _member(parts, (f"wrn{depth}_{widen}", "_cifar"), usual, fields)
+
+
+def reversible(depth: int, *, widths: tuple[int, int, int] = (32, 64, 128), **fields: Any) -> Spec:
+    """Return the reversible network of `depth` layers for CIFAR (Gomez et al. 2017, §3.2 and table 1).
+
+    A 3×3 convolution, then three stages of m reversible blocks, each of two basic branches that read one half
+    of the `widths` channels in turn and are added to the other: depth = 12m + 2. Where a stage begins with
+    another size the first branch's block cannot be reversed, in the paper as here. Raises InputError for a
+    depth that no m gives, and for odd widths.
+    """
+    m = exact(depth, 12, "12m + 2")
+    branch = functools.partial(straight, layers=2)
+    stages = []
+    for i, width in enumerate(widths, 1):
+        if width < 2 or width % 2:
+            raise InputError("widths", width, "even numbers of channels", width + 1)
+        blocks = stage(i, 2 * m, branch, width // 2).blocks
+        halves: tuple[Reads, Reads] = ("second", "first")
+        reading = (block.replace(reads=halves[j % 2]) for j, block in enumerate(blocks))
+        stages.append(Stage(id=f"s{i}", blocks=tuple(reading)))
+    parts = {
+        "input": (3, 32, 32),
+        "classes": 10,
+        "stem": Stem(convs=(Conv(channels=widths[0]),)),
+        "stages": tuple(stages),
+    }
+    words = "" if widths == (32, 64, 128) else f"_w{'_'.join(map(str, widths))}"
+    return _member(parts, (f"revnet{depth}{words}", "_cifar"), {"order": "pre", "shortcut": "A"}, fields)
 
 
 def imagenet(

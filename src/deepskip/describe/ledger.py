@@ -182,7 +182,7 @@ class _Walk:
     def block(self, site: Site) -> Line:
         arrangement, inputs = ARRANGEMENTS[self.spec.order], self.x.shape
         x = self.tail(self.x, site.shared)
-        branch = x
+        branch = x if site.block.reads == "all" else _Tensor(site.read)
         for i, conv in enumerate(site.block.convs, 1):
             last = i == len(site.block.convs)
             order = arrangement.last if last else arrangement.each
@@ -254,12 +254,29 @@ def _receptive_field(spec: Spec) -> int:
         jump *= conv.stride
     if spec.stem.pool:
         low, high, jump = low - jump, high + jump, 2 * jump
+    halves = [(low, high)] * 2  # of the channels; they differ where branches read one of them
     for site in spec.sites():
         start = jump
-        pooled = spec.projection == "pool" and site.shortcut == "projection"
-        shortcut = high + (site.block.stride - 1) * start if pooled else high
+        read = halves if site.block.reads == "all" else [halves[site.block.reads == "second"]]
+        low, high = min(low for low, _ in read), max(high for _, high in read)
         for conv in site.block.convs:
             low, high = low - conv.kernel // 2 * jump, high + conv.kernel // 2 * jump
             jump *= conv.stride
-        high = max(high, shortcut)
-    return high - low + 1
+        halves = _joined(spec, site, halves, (low, high), start)
+    return max(high for _, high in halves) - min(low for low, _ in halves) + 1
+
+
+def _joined(
+    spec: Spec, site: Site, halves: list[tuple[int, int]], branch: tuple[int, int], jump: int
+) -> list[tuple[int, int]]:
+    """Return the outermost pixels that each half depends on after the junction."""
+    if site.shortcut == "none":
+        return [branch] * 2
+    if site.shortcut == "projection":
+        pooled = (site.block.stride - 1) * jump if spec.projection == "pool" else 0
+        halves = [(min(low for low, _ in halves), max(high for _, high in halves) + pooled)] * 2
+    added = {"all": (0, 1), "first": (1,), "second": (0,)}[site.block.reads]
+    return [
+        (min(low, branch[0]), max(high, branch[1])) if i in added else (low, high)
+        for i, (low, high) in enumerate(halves)
+    ]

@@ -23,6 +23,7 @@ Order = Literal["post", "norm_after", "relu_before", "relu_only", "pre"]
 Norm = Literal["batch", "group", "layer", "none", "fixup"]
 Initial = Literal["he_fan_out", "he_fan_in", "fixup"]
 First = Literal["shared", "own"]
+Reads = Literal["all", "first", "second"]
 
 
 class Arrangement(NamedTuple):
@@ -102,11 +103,16 @@ class Block(Value):
     """The block's own name within its stage."""
     convs: Annotated[tuple[Conv, ...], Field(min_length=1)]
     """The branch's convolutions, in order."""
+    reads: Reads = "all"
+    """What the branch reads: all channels, or the "first" or "second" half of them. A half's branch is added to
+    the other half and the half that was read goes on as it is, so that the block's input can be computed from
+    its output (additive coupling: Gomez et al. 2017, arXiv:1707.04585, equation 6, whose block is two of
+    these). Its convolutions then have half of the block's channels."""
 
     @property
     def channels(self) -> int:
         """Output channels of the block."""
-        return self.convs[-1].channels
+        return self.convs[-1].channels * (1 if self.reads == "all" else 2)
 
     @property
     def stride(self) -> int:
@@ -184,12 +190,26 @@ class Site:
     nets it is so wherever dimensions change (He et al. 2016, §4.1 and the authors' code), and in the first
     block of "pre" and "relu_only" nets (their appendix: "we adopt the first activation right after conv1 and
     before splitting into two paths"), but for `Spec.first` "own"; in plain nets too, so that the twin's tensors
-    keep their names."""
+    keep their names. A block whose branch reads a half shares nothing."""
 
     @property
     def changes(self) -> bool:
         """Whether the block changes the dimensions (a convolution block) or keeps them (an identity block)."""
         return changes(self.inputs.channels, self.block)
+
+    @property
+    def read(self) -> Shape:
+        """What the branch reads: the input, or half of its channels."""
+        return (
+            self.inputs
+            if self.block.reads == "all"
+            else self.inputs._replace(channels=self.inputs.channels // 2)
+        )
+
+    @property
+    def reversible(self) -> bool:
+        """Whether the block's input can be computed from its output."""
+        return self.block.reads != "all" and self.shortcut == "identity"
 
 
 def changes(in_channels: int, block: Block) -> bool:
@@ -228,7 +248,7 @@ class Spec(Value):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     shortcut: Shortcut = "B"
     """Where dimensions change: "A" pads with zeros (no parameters), "B" projects by a 1×1 convolution; "C"
-    projects in every block. "none" is a plain net: no block has a shortcut."""
+    projects in every block. "none" is a plain net: no block has a shortcut, or reads a half."""
     order: Order = "post"
     """Where normalisers and ReLUs stand: "post", ReLU after the addition (2015); "pre", both before each
     convolution (2016); and the three others of He et al. 2016, table 2."""
@@ -302,6 +322,7 @@ class Spec(Value):
             out = shape
             for conv in block.convs:
                 out = out.shrink(conv.channels, conv.stride)
+            out = out._replace(channels=block.channels)
             changed = changes(shape.channels, block)
             survival = 1 - i / total * (1 - self.survival)
             yield Site(
@@ -311,7 +332,7 @@ class Spec(Value):
                 outputs=out,
                 shortcut=self._shortcut(changed),
                 survival=survival,
-                shared=self._shared(changed, first=i == 1),
+                shared=self._shared(changed, first=i == 1) if block.reads == "all" else "",
             )
             shape = out
 
@@ -352,9 +373,15 @@ class Spec(Value):
                     f"at least {channels} out, or shortcut B, C or none",
                     "B",
                 )
+            if block.reads != "all":
+                self._check_coupled(where, channels)
+                channels //= 2
             channels = self._check_groups(where, channels, block.convs)
             if self.squeeze and channels < self.squeeze:
-                raise InputError(f"{where}: squeeze", self.squeeze, f"at most {channels}, the block's channels")
+                raise InputError(
+                    f"{where}: squeeze", self.squeeze, f"at most {channels}, the branch's channels"
+                )
+            channels = block.channels
         if self.squeeze is None and self.squeeze_multiple != 1:
             raise InputError("squeeze_multiple", self.squeeze_multiple, "1 where squeeze is none", 1)
         if (self.norm == "fixup") != (self.initial == "fixup"):
@@ -369,6 +396,22 @@ class Spec(Value):
             )
         self._check_alive()
         return self
+
+    def _check_coupled(self, where: str, channels: int) -> None:
+        """Refuse what a block whose branch reads a half cannot go with. Raises InputError."""
+        if channels % 2:
+            raise InputError(f"{where}: reads", f"a half of {channels} channels", "an even number of them")
+        if self.is_plain:
+            raise InputError(
+                "shortcut", "none", f"A, B or C: {where} reads a half and is added to the other", "A"
+            )
+        if self.order != "pre":
+            raise InputError(
+                "order", self.order, f"pre: {where} reads a half, and a ReLU after it has no inverse", "pre"
+            )
+        if self.junction != Junction() or self.survival != 1:
+            got = self.junction.kind if self.junction != Junction() else f"survival {self.survival:g}"
+            raise InputError("junction", got, f"the sum alone: {where} reads a half", "sum")
 
     def _check_alive(self) -> None:
         """Refuse branches whose gradient is exactly zero from the beginning and for ever. Raises InputError."""

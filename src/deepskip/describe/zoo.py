@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deepskip.describe.families import cifar, imagenet, wide
+from deepskip.describe.families import cifar, imagenet, reversible, wide
 from deepskip.describe.spec import Junction, Spec
 from deepskip.errors import InputError, choices, nearest
 
-__all__ = ["FAMILIES", "ZOO", "Entry", "cifar", "entries", "get", "imagenet", "wide"]
+__all__ = ["FAMILIES", "ZOO", "Entry", "cifar", "entries", "get", "imagenet", "reversible", "wide"]
 
 HE2015 = "He et al. 2015, arXiv:1512.03385"
 HE2016 = "He et al. 2016, arXiv:1603.05027"
@@ -29,6 +29,7 @@ GROUP = "Wu and He 2018, arXiv:1803.08494"
 FIXUP = "Zhang et al. 2019, arXiv:1901.09321"
 REZERO = "Bachlechner et al. 2020, arXiv:2003.04887"
 SKIPINIT = "De and Smith 2020, arXiv:2002.10444"
+REVNET = "Gomez et al. 2017, arXiv:1707.04585"
 TORCHVISION = "torchvision's weights"
 TIMM = "timm's results"
 
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Callable[[int], Spec]] = {
     "resnet_cifar": cifar,
     "plain_cifar": functools.partial(cifar, plain=True),
     "preresnet_cifar": functools.partial(cifar, order="pre"),
+    "revnet_cifar": reversible,
     "resnet": imagenet,
     "plain": functools.partial(imagenet, plain=True),
     "preresnet": functools.partial(imagenet, order="pre"),
@@ -179,6 +181,22 @@ _CIFAR = (
             (28, 10, "4.00", "36.5M"),
             (40, 4, "4.53", "8.9M"),
         )
+    ),
+    Entry(
+        "revnet38_cifar",
+        lambda: reversible(38, widths=(32, 64, 112), base="revnet38_cifar"),
+        38,
+        f"{REVNET}, tables 1 and 2",
+        "CIFAR-10 7.24",
+        "0.46M",
+    ),
+    Entry(
+        "revnet110_cifar",
+        lambda: reversible(110),
+        110,
+        f"{REVNET}, tables 1 and 2",
+        "CIFAR-10 5.76",
+        "1.73M",
     ),
     Entry(
         "resnet110_fixup_cifar",

@@ -15,8 +15,10 @@ from deepskip.nets.network import Network
 from deepskip.nets.parts import (
     Bias,
     BranchOnly,
+    CoupledSum,
     DropoutSum,
     ExclusiveGate,
+    Half,
     LearnedSum,
     PadShortcut,
     Scale,
@@ -79,8 +81,10 @@ def _block(spec: Spec, site: Site) -> ResidualBlock:
 
 def _branch(spec: Spec, site: Site) -> nn.Sequential:
     parts: Parts = []
-    channels, arrangement = site.inputs.channels, ARRANGEMENTS[spec.order]
-    convs = site.block.convs
+    channels, arrangement = site.read.channels, ARRANGEMENTS[spec.order]
+    convs, reads = site.block.convs, site.block.reads
+    if reads != "all":
+        parts.append(("read", Half(second=reads == "second")))
     for i, conv in enumerate(convs, 1):
         order = arrangement.last if i == len(convs) else arrangement.each
         if i == 1:
@@ -153,6 +157,8 @@ def _shortcut(spec: Spec, site: Site) -> nn.Module:
 
 
 def _junction(spec: Spec, site: Site) -> nn.Module:
+    if site.block.reads != "all":
+        return CoupledSum(second=site.block.reads == "second")
     if site.shortcut == "none":
         return BranchOnly()
     junction, channels = spec.junction, site.outputs.channels

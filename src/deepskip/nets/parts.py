@@ -46,6 +46,50 @@ class BranchOnly(nn.Module):
         return branch
 
 
+class Half(nn.Module):
+    """The first or second half of the channels: [n, c, h, w] → [n, c / 2, h, w]."""
+
+    def __init__(self, *, second: bool) -> None:
+        super().__init__()
+        self.second = second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the half, in memory of its own: what is kept of it does not keep the other."""
+        half = x.chunk(2, 1)[self.second]
+        order = (
+            torch.channels_last
+            if x.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
+        )
+        return half.contiguous(memory_format=order)
+
+    def extra_repr(self) -> str:
+        """Return what tells two of these apart."""
+        return "second" if self.second else "first"
+
+
+class CoupledSum(nn.Module):
+    """The half that the branch read as it is, the other plus the branch (Gomez et al. 2017, equation 6)."""
+
+    def __init__(self, *, second: bool) -> None:
+        super().__init__()
+        self.second = second
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """Return [n, c, h, w] of a shortcut of that shape and a branch [n, c / 2, h, w]."""
+        first, second = shortcut.chunk(2, 1)
+        return torch.cat((first + branch, second) if self.second else (first, second + branch), 1)
+
+    def added(self, x: Tensor) -> Tensor:
+        """Return the half of `x` [n, c, h, w] that the branch is added to."""
+        return x.chunk(2, 1)[not self.second]
+
+    def inverse(self, out: Tensor, branch: Tensor) -> Tensor:
+        """Return the shortcut that gave `out` with this branch, but for rounding."""
+        first, second = out.chunk(2, 1)
+        return torch.cat((first - branch, second) if self.second else (first, second - branch), 1)
+
+
 class ScaledSum(nn.Module):
     """a · shortcut + b · branch with constants a and b (He et al. 2016, §3.1, "constant scaling")."""
 

@@ -203,11 +203,12 @@ class SynchronisedNorm(nn.BatchNorm2d):
             centred = x - mean[:, None, None]
             square: Tensor = _AllSum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
         variance = square / n
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(square / (n - 1), momentum)
+        if self.track_running_stats:  # not in a second computation of the same batch
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(square / (n - 1), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         out = centred * scale[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)

@@ -23,12 +23,13 @@ from deepskip.data.dataset import Dataset
 from deepskip.errors import DivergedError
 from deepskip.nets.network import Network
 from deepskip.scoring import Score
-from deepskip.training import memory
 from deepskip.training.diagnosis import NotFinite
 from deepskip.training.distributed import join, lost_rank, own_device, synchronised_norms
 from deepskip.training.events import EpochEnded, Event, Finished, Noted, Started, Stepped
 from deepskip.training.frozen import Frozen
 from deepskip.training.interrupt import deferred_interrupt
+from deepskip.training.memory import at_once, check, is_out_of_memory, ran_out
+from deepskip.training.memory import choose as choose_memory
 from deepskip.training.objective import class_weights
 from deepskip.training.plan import agree, variation_of
 from deepskip.training.precision import choose_device
@@ -43,6 +44,7 @@ from deepskip.weights.store import Header
 
 SAVE_EVERY = 20.0  # seconds between states, at ends of epochs; the last is always saved
 SAVE_WITHIN = 60.0  # and inside a long epoch
+ALARM = 1e-3  # of a reversible reconstruction; in float32 it is usually about 1e-5
 SAVE_SHARE = 0.03  # of the time, at most, goes into saving inside an epoch
 
 
@@ -55,6 +57,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    memory: str = "auto",
     way: Way | None = None,
     resume: bool = False,
     each_step: bool = False,
@@ -62,8 +65,10 @@ def fit(
 ) -> Iterator[Event]:
     """Train `net` on `data` in place, yielding events; with `out`, keep a run folder there.
 
-    `way` is how it is computed, by default the usual one for `device` and `precision`; a run that is resumed
-    goes on in the way it began. Started by `torchrun`, the processes share every batch and the first writes.
+    `way` is how it is computed, by default the usual one for `device` and `precision` that keeps what `memory`
+    says ("store", "recompute", "reversible"; "auto": the fastest that fits into the free memory); a run that is
+    resumed goes on in the way it began. Started by `torchrun`, the processes share every batch and the first
+    writes.
 
     Closing the iterator, or Ctrl-C, stops the run between two steps and, with `out`, leaves it resumable from
     there. Raises InputError at once when net, data, memory and folder do not go together; from the iterator
@@ -77,6 +82,10 @@ def fit(
         way = held_way(Path(out))
     rule = usual(place, min(net.spec.input[1:]), precision)
     chosen = rule if way is None else way if precision == "auto" else way.replace(precision=rule.precision)
+    if way is None or memory != "auto":
+        images = at_once(recipe.batch, len(data.train), recipe.accumulate, join(place).ranks)
+        kept = choose_memory(net.spec, images, memory, chosen.precision, place)
+        chosen = chosen.replace(memory=kept, compile=chosen.compile if kept == "store" else "none")
     run = _Run(net, data, recipe, seed, place, chosen, each_step)
     if out is not None:
         try:
@@ -102,9 +111,8 @@ class _Run:
         self.world = join(device)
         self.data, self.recipe, self.seed, self.device, self.way = data, recipe, seed, device, way
         self.each_step = each_step
-        largest = min(recipe.batch, len(data.train))
-        self.images = -(-largest // (recipe.accumulate * self.world.ranks))  # computed at once
-        memory.check(net.spec, self.images, way.precision, device)
+        self.images = at_once(recipe.batch, len(data.train), recipe.accumulate, self.world.ranks)
+        check(net.spec, self.images, way, device)
         self.net = net
         way.prepare(net.to(device))
         self.frozen = Frozen(net, recipe.freeze)
@@ -253,6 +261,7 @@ class _Run:
                     self._save_within()
                 if self.each_step:
                     yield Stepped(p.step, self.steps, p.epochs + 1, self.stepper.loss, p.learning_rate)
+        yield from self._reconstruction()
         started = time.monotonic()
         found = self._score()
         with deferred_interrupt():
@@ -271,9 +280,9 @@ class _Run:
         except NotFinite as error:
             raise self._diverged(str(error)) from error
         except Exception as error:
-            if not memory.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            raise memory.ran_out(self.net.spec, self.images, self.way.precision, self.device, where) from error
+            raise ran_out(self.net.spec, self.images, self.way, self.device, where) from error
         p.step, p.epoch_step, p.held_steps = p.step + 1, p.epoch_step + 1, p.held_steps + p.held
         p.seen += batch.total
         self._count()
@@ -282,6 +291,18 @@ class _Run:
         loss, wrong = self.stepper.drain()
         self.progress.loss_sum += loss
         self.progress.wrong += wrong
+
+    def _reconstruction(self) -> Iterator[Noted]:
+        """Take down how well reversible steps went back; warn where it grows."""
+        found = self.stepper.reconstruction_error()
+        if found is not None:
+            before = self.progress.reconstruction_error or 0.0
+            self.progress.reconstruction_error = max(before, found)
+            if not found <= ALARM:
+                yield Noted(
+                    f"reversible blocks were reconstructed with an error of {found:.1e} of their largest value "
+                    f"(epoch {self.progress.epochs + 1}): gradients may be wrong; try --memory recompute"
+                )
 
     def _rate(self) -> float:
         if self.progress.held and self.recipe.hold_lr is not None:

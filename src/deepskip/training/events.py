@@ -56,6 +56,8 @@ class EpochEnded:
     """Training alone, data included, scoring not."""
     seconds: float
     """Since the beginning of the run, pauses left out."""
+    reconstruction_error: float | None = None
+    """Of reversible steps: the largest difference of a reconstructed input, as a share of its largest value."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class Progress:
     best_epoch: int = 0
     stopped: bool = False
     """Whether the run ended before its last step, because the error fell no more."""
+    reconstruction_error: float | None = None
+    """Largest of the epoch that is under way, of reversible steps."""
     seconds: float = 0.0
     train_seconds: float = 0.0
     """In the epoch that is under way."""
@@ -46,11 +48,13 @@ class Progress:
             learning_rate=self.learning_rate,
             images_per_second=self.seen / max(self.train_seconds, 1e-9),
             seconds=self.seconds,
+            reconstruction_error=self.reconstruction_error,
         )
         self.epochs += 1
         if val_error < self.best_error:
             self.best_error, self.best_epoch = val_error, self.epochs
         self.epoch_step, self.loss_sum, self.wrong, self.seen, self.train_seconds = 0, 0.0, 0, 0, 0.0
+        self.reconstruction_error = None
         return ended
 
     def patience_is_out(self, patience: int | None) -> bool:

@@ -21,6 +21,7 @@ from deepskip.training.objective import summed_loss, wrong
 from deepskip.training.optimiser import make_optimiser
 from deepskip.training.precision import autocast, make_scaler
 from deepskip.training.recipe import Recipe
+from deepskip.training.recompute import Reversed
 from deepskip.training.way import Way
 
 READ_EVERY = 16  # steps between looks at the loss on a GPU, which must finish its work for each
@@ -45,6 +46,7 @@ class Stepper:
         self.seed, self.weights = seed, weights
         self.device = next(net.parameters()).device
         self.call: nn.Module = net
+        self.kept: nn.Module = net
         self.optimiser = make_optimiser(net, recipe)
         self.scaler = make_scaler(way.precision, self.device)
         self.average = Average(net, recipe.ema) if recipe.ema else None
@@ -55,7 +57,8 @@ class Stepper:
 
     def begin(self) -> None:
         """Make what is called in place of the net: compiled, and its gradients shared by the world."""
-        self.call = self.way.compiled(wrap(self.net, self.world, self.device))
+        self.kept = self.way.sparing(self.net)
+        self.call = self.way.compiled(wrap(self.kept, self.world, self.device))
 
     def step(self, batch: Batch, number: int, rate: float) -> None:
         """Take step `number` (from 0) at a rate. Raises NotFinite, on every process, before any harm."""
@@ -95,6 +98,10 @@ class Stepper:
         """Return the losses, summed over images, and the number of wrong images since the last call."""
         found, self._read = self._read, (0.0, 0)
         return found
+
+    def reconstruction_error(self) -> float | None:
+        """Return the largest error of reversible steps since the last call, as a share of the largest value."""
+        return self.kept.drain() if isinstance(self.kept, Reversed) else None
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which the net is the one to score and save."""

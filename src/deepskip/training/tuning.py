@@ -21,7 +21,7 @@ from deepskip.seeds import derive
 from deepskip.training.memory import is_out_of_memory
 from deepskip.training.precision import autocast, cpu_capabilities, has_bf16
 from deepskip.training.recipe import Recipe
-from deepskip.training.way import Way, usual
+from deepskip.training.way import Memory, Way, usual
 
 WORTH = 60.0  # seconds of training below which measuring cannot pay
 COMPILING = 1200.0  # and below which compiling is not tried
@@ -57,18 +57,20 @@ def choose(
     device: torch.device,
     *,
     precision: str = "auto",
+    memory: Memory = "store",
     again: bool = False,
 ) -> Choice:
     """Return the fastest way to train `spec` for `steps` steps of the recipe's batch on `device`.
 
-    Precision is only chosen when `precision` is "auto", and half precision only where the hardware has it. Not
-    measured when the run is shorter than a minute; compilation only tried for one of more than 20. Remembered
-    by machine, shape and versions; `again` measures all the same. Numbers that are measured on a busy machine
-    can differ: what was chosen stands in the run's `config.json`, and resuming uses that.
+    `memory` is what steps keep, in every way. Precision is only chosen when `precision` is "auto", and half
+    precision only where the hardware has it. Not measured when the run is shorter than a minute; compilation
+    only tried for one of more than 20. Remembered by machine, shape and versions; `again` measures all the
+    same. Numbers that are measured on a busy machine can differ: what was chosen stands in the run's
+    `config.json`, and resuming uses that.
     """
-    rule = usual(device, min(spec.input[1:]), precision)
+    rule = usual(device, min(spec.input[1:]), precision).replace(memory=memory)
     images = -(-recipe.batch // recipe.accumulate)
-    place = data_folder() / "ways" / f"{_key(spec, images, device, precision, steps)}.json"
+    place = data_folder() / "ways" / f"{_key(spec, images, device, (precision, memory), steps)}.json"
     if not again and (held := _read(place)) is not None:
         return Choice(held, (), remembered=True)
     timed: list[Timed] = []
@@ -96,6 +98,8 @@ def _candidates(rule: Way, device: torch.device, precision: str) -> Iterator[Way
     if precision == "auto" and (has_bf16(device) or device.type == "cuda"):
         other = "float32" if rule.precision != "float32" else "bf16" if has_bf16(device) else "fp16"
         yield rule.replace(precision=other)
+    if rule.memory != "store":
+        return
     if device.type == "cuda" or shutil.which("g++") or shutil.which("clang++"):
         yield rule.replace(compile="whole")
 
@@ -103,8 +107,9 @@ def _candidates(rule: Way, device: torch.device, precision: str) -> Iterator[Way
 def _time(spec: Spec, way: Way, images: int, device: torch.device) -> Timed | None:
     """Return what a step costs, on random images and a fresh net; None when the way does not work here."""
     try:
-        net = way.prepare(build(spec, device=device))
-        call = way.compiled(net)
+        net = build(spec, device=device)
+        way.prepare(net)
+        call = way.compiled(way.sparing(net))
         optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
         generator = torch.Generator().manual_seed(derive("tuning"))
         pixels = torch.randn(images, *spec.input, generator=generator).to(device)
@@ -135,7 +140,7 @@ def _time(spec: Spec, way: Way, images: int, device: torch.device) -> Timed | No
         return None
 
 
-def _key(spec: Spec, images: int, device: torch.device, precision: str, steps: int) -> str:
+def _key(spec: Spec, images: int, device: torch.device, asked: tuple[str, str], steps: int) -> str:
     long = "long" if steps > 1000 else "short"  # whether compilation was worth trying
     name = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_capabilities().get("cpu_name", "")
@@ -147,7 +152,7 @@ def _key(spec: Spec, images: int, device: torch.device, precision: str, steps: i
         str(name),
         torch.get_num_threads(),
         torch.__version__,
-        precision,
+        *asked,
     )
     return f"{derive(*parts, long):016x}"
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from deepskip.describe.value import Value
+from deepskip.errors import InputError
+from deepskip.nets.network import Network
 from deepskip.training.precision import Precision, choose_precision
+from deepskip.training.recompute import Recomputed, Reversed
+
+Memory = Literal["store", "recompute", "reversible"]
 
 
 class Way(Value):
@@ -24,10 +29,25 @@ class Way(Value):
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of the processor that compute; sums are split among them, so the last bits depend on it."""
 
+    memory: Memory = "store"
+    """What a step keeps for its backward pass: everything; the inputs of about √depth segments of blocks, which
+    are computed again; nothing of reversible blocks, whose inputs are computed from their outputs."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Way:
+        if self.memory != "store" and self.compile != "none":
+            raise InputError("compile", self.compile, f"none with memory {self.memory}", "none")
+        return self
+
     def prepare(self, net: nn.Module) -> nn.Module:
         """Return `net` in this way's memory order, in place."""
         order = torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
         return net.to(memory_format=order)  # type: ignore[call-overload, no-any-return]
+
+    def sparing(self, net: Network) -> nn.Module:
+        """Return what to call instead of `net`, to keep what `memory` says."""
+        kinds: dict[Memory, type[Recomputed | Reversed]] = {"recompute": Recomputed, "reversible": Reversed}
+        return net if self.memory == "store" else kinds[self.memory](net)
 
     def compiled(self, net: nn.Module) -> nn.Module:
         """Return what to call instead of `net`."""
@@ -40,6 +60,7 @@ class Way(Value):
     def __str__(self) -> str:
         words = [self.precision, self.memory_format.replace("_", " ")]
         words += ["compiled"] if self.compile == "whole" else []
+        words += [self.memory] if self.memory != "store" else []
         words += [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
         return ", ".join(words)
 
