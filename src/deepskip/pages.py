@@ -10,6 +10,7 @@ from deepskip.errors import InputError
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
+from deepskip.figures.flow import flow_maps
 from deepskip.figures.style import save
 from deepskip.files import read_json, write_text
 from deepskip.reports.depth import depth_report
@@ -17,7 +18,7 @@ from deepskip.reports.run import run_report
 from deepskip.scoring import Score
 from deepskip.studies.depth import STUDY, VERDICT
 from deepskip.studies.grid import CELLS, RESULTS, ROW
-from deepskip.training.rundir import CONFIG, METRICS, SCORE, STATE, read_rows
+from deepskip.training.rundir import CONFIG, FLOW, METRICS, SCORE, STATE, read_rows
 from deepskip.weights import store
 
 REPORT, FIGURES = "report.html", "figures"
@@ -49,6 +50,9 @@ def _publish_run(folder: Path) -> Path:
         named = Score(**found).classes(header.classes)
         score = {**found, "classes": named}
         figures["confusion"] = confusion(found["confusion"], header.classes)
+    flow = [row for row in read_rows(folder / FLOW) if isinstance(row, dict)]
+    if flow:
+        figures["flow"] = flow_maps(flow)
     summary = {
         "name": header.spec.name,
         "data": config["data"]["name"],

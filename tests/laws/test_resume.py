@@ -304,6 +304,7 @@ def test_the_run_folder_is_the_contracts(digits) -> None:
     assert {p.name for p in Path("run").iterdir()} == {
         "config.json",
         "environment.json",
+        "flow.jsonl",
         "metrics.jsonl",
         "model.safetensors",
         "state",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deepskip.data.dataset import Dataset
     from deepskip.nets.network import Network
     from deepskip.training.events import EpochEnded, Event, Started
+    from deepskip.training.flow import Every
     from deepskip.training.recipe import Recipe
     from deepskip.training.way import Way
 
@@ -50,6 +51,7 @@ def train(
     tune: Literal["auto", "off", "again"] = "auto",
     find_lr: bool = False,
     track: bool = False,
+    flow: str = "auto",
     output: Output = Output(),
 ) -> None:
     """Train a network on images and keep the run in a folder: model, metrics, report, what resuming needs.
@@ -105,12 +107,16 @@ def train(
         Train nothing; search a peak learning rate over 100 batches and print it.
     track
         Write the numbers for TensorBoard too, into the run folder.
+    flow
+        Record every block's gradient, activation and branch at every N-th step: `auto` (at most 200 steps of
+        the run), `off`, or N.
     """
     from deepskip.describe import zoo
     from deepskip.training.distributed import join, own_device
     from deepskip.training.precision import choose_device
 
     chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
+    every = _every(flow)
     if init is not None and (net is not None or depth is not None or plain):
         raise InputError(
             "--init", f"{init} beside --net, --depth or --plain", "one of them: a model has its net"
@@ -134,11 +140,21 @@ def train(
     way = fastest_way(
         built.spec, opened, chosen, place, precision, memory, tune, folder if resume else None, output
     )
-    events = _fit(built, opened, chosen, folder, seed, str(place), precision, memory, way, resume, init)
+    events = _fit(built, opened, chosen, folder, seed, str(place), precision, memory, way, resume, init, every)
     summary = _train(events, built, opened, chosen, folder, track and world.first, output, first=world.first)
     if output.json and world.first:
         output.result(summary)
     return None
+
+
+def _every(flow: str) -> Every:
+    if flow == "auto":
+        return "auto"
+    if flow == "off":
+        return 0
+    if not flow.isdecimal():
+        raise InputError("--flow", repr(flow), "auto, off, or a whole number of steps", "auto")
+    return int(flow)
 
 
 def _find_rate(
@@ -184,6 +200,7 @@ def _fit(
     way: Way | None,
     resume: bool,
     init: str | None,
+    flow: Every,
 ) -> Iterator[Event]:
     from deepskip.training.engine import fit
 
@@ -199,6 +216,7 @@ def _fit(
         way=way,
         resume=resume,
         each_step=True,
+        flow=flow,
         provenance={"command": command_line(), **({"init": init} if init else {})},
     )
 

@@ -6,6 +6,7 @@ from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.drawings import VIEWS, draw
+from deepskip.figures.flow import flow_maps
 from deepskip.figures.style import Picture, save, to_svg, write
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "confusion",
     "draw",
     "error_against_depth",
+    "flow_maps",
     "run_curves",
     "save",
     "to_svg",

@@ -58,6 +58,11 @@ def tint(kind: str, amount: float) -> str:
     return oklch(0.955 - 0.5 * amount, 0.025 + 0.13 * amount**0.7, first + (last - first) * amount)
 
 
+def heat(amount: float) -> str:
+    """Return the colour of a heat map at `amount` from 0 (light) to 1 (dark): even steps, in grey as well."""
+    return oklch(0.93 - 0.71 * amount, 0.11, 100 + 180 * amount)
+
+
 def night(colour: str) -> str:
     """Return a colour that does on a dark page what `colour` does on white: same hue, lightness mirrored."""
     lightness, chroma, hue = to_oklch(colour)

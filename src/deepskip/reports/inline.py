@@ -72,7 +72,7 @@ def _references(element: ET.Element) -> list[str]:
 def _rewritten(key: str, value: str, name: str) -> str:
     if key == "id":
         return f"{name}-{value}"
-    if key == "href":
+    if key == "href" and value.startswith("#"):
         return f"#{name}-{value[1:]}"
     if key == "style":
         value = _COLOUR.sub(lambda match: _themed(match[0]), value)

@@ -26,6 +26,7 @@ from deepskip.scoring import Score
 from deepskip.training.diagnosis import NotFinite
 from deepskip.training.distributed import join, lost_rank, own_device, synchronised_norms
 from deepskip.training.events import EpochEnded, Event, Finished, Noted, Started, Stepped
+from deepskip.training.flow import Every, Flow, interval
 from deepskip.training.frozen import Frozen
 from deepskip.training.interrupt import deferred_interrupt
 from deepskip.training.memory import at_once, check, is_out_of_memory, ran_out
@@ -61,6 +62,7 @@ def fit(
     way: Way | None = None,
     resume: bool = False,
     each_step: bool = False,
+    flow: Every = "auto",
     provenance: dict[str, Any] | None = None,
 ) -> Iterator[Event]:
     """Train `net` on `data` in place, yielding events; with `out`, keep a run folder there.
@@ -68,7 +70,8 @@ def fit(
     `way` is how it is computed, by default the usual one for `device` and `precision` that keeps what `memory`
     says ("store", "recompute", "reversible"; "auto": the fastest that fits into the free memory); a run that is
     resumed goes on in the way it began. Started by `torchrun`, the processes share every batch and the first
-    writes.
+    writes. With `out`, `flow.jsonl` records every `flow`-th step (see `Flow`), none with 0; no bit of the
+    training depends on it.
 
     Closing the iterator, or Ctrl-C, stops the run between two steps and, with `out`, leaves it resumable from
     there. Raises InputError at once when net, data, memory and folder do not go together; from the iterator
@@ -86,7 +89,7 @@ def fit(
         images = at_once(recipe.batch, len(data.train), recipe.accumulate, join(place).ranks)
         kept = choose_memory(net.spec, images, memory, chosen.precision, place)
         chosen = chosen.replace(memory=kept, compile=chosen.compile if kept == "store" else "none")
-    run = _Run(net, data, recipe, seed, place, chosen, each_step)
+    run = _Run(net, data, recipe, seed, place, chosen, each_step, flow)
     if out is not None:
         try:
             run.claim(Path(out), resume=resume, provenance=provenance or {})
@@ -106,8 +109,14 @@ class _Run:
         device: torch.device,
         way: Way,
         each_step: bool,
+        flow: Every,
     ) -> None:
         agree(net, data, recipe)
+        self.epoch_steps = steps_per_epoch(len(data.train), recipe.batch)
+        self.steps = min(recipe.epochs * self.epoch_steps, recipe.max_steps or sys.maxsize)
+        self.epochs = math.ceil(self.steps / self.epoch_steps)
+        self.every = interval(flow, self.steps)
+        self.flow: Flow | None = None
         self.world = join(device)
         self.data, self.recipe, self.seed, self.device, self.way = data, recipe, seed, device, way
         self.each_step = each_step
@@ -121,9 +130,6 @@ class _Run:
         if recipe.class_weights == "balanced":
             weights = class_weights(data.train.labels, net.spec.classes).to(device)
         self.stepper = Stepper(net, data.preprocessing, recipe, way, self.world, seed=seed, weights=weights)
-        self.epoch_steps = steps_per_epoch(len(data.train), recipe.batch)
-        self.steps = min(recipe.epochs * self.epoch_steps, recipe.max_steps or sys.maxsize)
-        self.epochs = math.ceil(self.steps / self.epoch_steps)
         self.progress = Progress(held=recipe.hold_lr is not None)
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
@@ -162,6 +168,10 @@ class _Run:
         if self.folder:
             # What came after the state is measured again, and what was lost of the file is in the state.
             self.folder.write_metrics(self.rows)
+            self.folder.keep_flow(self.progress.step)
+            if self.every:
+                eager = self.way.compile == "none"
+                self.flow = Flow(self.net, self.every, self.steps, activations=eager)
         self.last = EpochEnded(**self.rows[-1]) if self.rows else None
 
     def _compare_threads(self) -> None:
@@ -174,6 +184,7 @@ class _Run:
 
     def _save(self, *, model: bool = True) -> None:
         """Write the state, unless a weight has left the finite numbers: then the last good one is kept."""
+        self._write_flow()
         if self.folder is None or self.stepper.broken():
             return
         started = time.monotonic()
@@ -196,6 +207,13 @@ class _Run:
         since = time.monotonic() - self.saved_at
         if since > max(SAVE_WITHIN, self.saving / SAVE_SHARE) and self.stepper.is_read(self.progress.step):
             self._save(model=False)
+
+    def _write_flow(self) -> None:
+        rows = self.flow.drain() if self.flow else []
+        if self.folder and self.flow and rows:
+            if self.folder.restore():
+                self.folder.write_metrics(self.rows)
+            self.folder.add_flow(rows, self.flow.blocks)
 
     def _header(self) -> Header:
         return Header(
@@ -274,10 +292,12 @@ class _Run:
         p = self.progress
         p.learning_rate = self._rate()
         where = f"step {p.step + 1} of {self.steps}"
+        flow = self.flow if self.flow and self.flow.wants(p.step + 1) else None
         try:
             with lost_rank(where):
-                self.stepper.step(batch, p.step, p.learning_rate)
+                self.stepper.step(batch, p.step, p.learning_rate, flow)
         except NotFinite as error:
+            self._write_flow()
             raise self._diverged(str(error)) from error
         except Exception as error:
             if not is_out_of_memory(error):
@@ -286,6 +306,8 @@ class _Run:
         p.step, p.epoch_step, p.held_steps = p.step + 1, p.epoch_step + 1, p.held_steps + p.held
         p.seen += batch.total
         self._count()
+        if self.stepper.is_read(p.step):
+            self._write_flow()
 
     def _count(self) -> None:
         loss, wrong = self.stepper.drain()
@@ -332,6 +354,7 @@ class _Run:
         if self.device.type != "cpu":
             self.stepper.read()
             self._count()
+        self._write_flow()
         broken = self.stepper.broken()
         if broken or not math.isfinite(found.loss):
             first = f"; {broken} first" if broken else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from deepskip.weights import store
 
 CONFIG, ENVIRONMENT, METRICS, STATE = "config.json", "environment.json", "metrics.jsonl", "state"
 CHECKPOINTS, SCORE, BEST = "checkpoint-*.pt", "score.json", "best.safetensors"
+FLOW = "flow.jsonl"
 KEPT = 2  # states; the older one is for when the newer is damaged
 
 
@@ -99,13 +101,25 @@ class RunFolder:
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append one epoch's row and flush it to the disk."""
-        path = self.path / METRICS
-        with explained(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        _append(self.path / METRICS, [row])
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Let the file have these rows and no others."""
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def add_flow(self, rows: list[dict[str, Any]], blocks: list[str]) -> None:
+        """Append recorded steps; the file's first row has the names of the blocks too."""
+        path = self.path / FLOW
+        if not path.exists() or not path.stat().st_size:
+            rows = [{**rows[0], "blocks": blocks}, *rows[1:]]
+        _append(path, rows)
+
+    def keep_flow(self, step: int) -> None:
+        """Drop the recorded steps after `step`, which are taken again, and what a kill left half-written."""
+        path = self.path / FLOW
+        if path.exists():
+            kept = [row for row in read_rows(path) if _number(row, "step") <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def save_model(self, net: Network, header: store.Header) -> None:
         """Write the model file."""
@@ -172,6 +186,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # empty, or cut short by a kill while it was written
     return rows
+
+
+def _number(row: object, field: str) -> float:
+    value = row.get(field) if isinstance(row, dict) else None
+    return value if isinstance(value, int | float) else math.inf
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with explained(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def environment() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from deepskip.seeds import derive
 from deepskip.training.average import Average
 from deepskip.training.diagnosis import NotFinite, diagnose
 from deepskip.training.distributed import World, at_least_float32, wrap
+from deepskip.training.flow import Flow
 from deepskip.training.objective import summed_loss, wrong
 from deepskip.training.optimiser import make_optimiser
 from deepskip.training.precision import autocast, make_scaler
@@ -60,8 +61,10 @@ class Stepper:
         self.kept = self.way.sparing(self.net)
         self.call = self.way.compiled(wrap(self.kept, self.world, self.device))
 
-    def step(self, batch: Batch, number: int, rate: float) -> None:
-        """Take step `number` (from 0) at a rate. Raises NotFinite, on every process, before any harm."""
+    def step(self, batch: Batch, number: int, rate: float, flow: Flow | None = None) -> None:
+        """Take step `number` (from 0) at a rate; `flow` records it. Raises NotFinite, on every process, before
+        any harm.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -69,7 +72,9 @@ class Stepper:
         with self._random(number):
             for i, part in enumerate(parts, 1):
                 with contextlib.nullcontext() if i == len(parts) else self._alone():
-                    self._gradient(part)
+                    self._gradient(part, flow if i == len(parts) else None)
+        if flow:
+            flow.take(number + 1, self.scaler.scale(torch.ones((), device=self.device)))
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
@@ -129,10 +134,11 @@ class Stepper:
         if self.average:
             self.average.values = {name: t.to(self.device) for name, t in state["average"].items()}
 
-    def _gradient(self, batch: Batch) -> None:
+    def _gradient(self, batch: Batch, flow: Flow | None = None) -> None:
         """Add the gradient of the batch's share of the step's mean loss."""
         batch = _on(batch, self.device)
-        with autocast(self.way.precision, self.device):
+        watching = flow.watching() if flow else contextlib.nullcontext()
+        with autocast(self.way.precision, self.device), watching:
             logits = self.call(self._images(batch))
         loss = summed_loss(at_least_float32(logits), batch, self.recipe, self.weights)
         self._unread += torch.stack([loss.detach().double(), wrong(logits, batch).double()]) / batch.copies
