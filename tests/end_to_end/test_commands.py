@@ -34,7 +34,7 @@ def test_train_evaluate_predict_on_digits(deepskip: Command) -> None:
     assert "epoch 6/6" in said.err
     report = Path("run/report.html").read_text()
     assert "resnet8_cifar" in report
-    assert report.count("<svg") == 2
+    assert report.count("<svg") == 3
 
     found = deepskip("evaluate", "run", "digits", "--json").json
     assert found["error"] == said.json["val_error"]

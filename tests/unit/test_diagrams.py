@@ -268,6 +268,7 @@ def test_grouped_convolutions_say_so() -> None:
             "skip",
             "a plain net, in which nothing is skipped; allowed: net, twin, paths; nearest",
         ),
+        ("revnet38_cifar", "twin", "no plain twin; allowed: net, .*; nearest: net"),
         ("resnet20_cifar", "twins", "view: got 'twins'; allowed: net, twin, .*; nearest: twin"),
         ("option C", "identity", r"a projection in every block \(option C\).*nearest: convolution"),
         ("one block", "convolution", "no convolution block in this net; .*; nearest: identity"),

@@ -33,11 +33,11 @@ def draw(spec: Spec, view: str = "net") -> Picture:
         "twin": twin.twin,
         "paths": unravelled.paths,
     }
-    if view in whole_net:
+    there = views(spec)
+    if view in whole_net and view in there:
         return whole_net[view](spec)
-    site = _site(spec, view)
+    site = None if view in whole_net else _site(spec, view)
     if site is None:
-        there = views(spec)
         raise InputError(
             f"view {view} of {spec.name}", _missing(spec, view), choices(there), _instead(view, there)
         )
@@ -46,7 +46,16 @@ def draw(spec: Spec, view: str = "net") -> Picture:
 
 def views(spec: Spec) -> tuple[str, ...]:
     """Return the views that there are of `spec`."""
-    return tuple(view for view in VIEWS if view in ("net", "twin", "paths") or _site(spec, view) is not None)
+    whole = ("net", "paths") if _is_coupled(spec) else ("net", "twin", "paths")
+    of_blocks = (
+        view for view in VIEWS if view not in ("net", "twin", "paths") and _site(spec, view) is not None
+    )
+    there = {*whole, *of_blocks}
+    return tuple(view for view in VIEWS if view in there)
+
+
+def _is_coupled(spec: Spec) -> bool:
+    return any(block.reads != "all" for _, block in spec.blocks())
 
 
 def _site(spec: Spec, view: str) -> Site | None:
@@ -63,6 +72,8 @@ def _site(spec: Spec, view: str) -> Site | None:
 
 
 def _missing(spec: Spec, view: str) -> str:
+    if view == "twin":
+        return "blocks that read half of the channels, so no plain twin"
     if spec.is_plain:
         return "a plain net, in which nothing is skipped"
     if view == "identity" and spec.shortcut == "C":
@@ -71,5 +82,5 @@ def _missing(spec: Spec, view: str) -> str:
 
 
 def _instead(view: str, there: tuple[str, ...]) -> str:
-    near = {"skip": "paths", "identity": "convolution", "convolution": "identity"}[view]
+    near = {"skip": "paths", "identity": "convolution", "convolution": "identity", "twin": "net"}[view]
     return near if near in there else "net"

@@ -221,7 +221,7 @@ class _Run:
             classes=self.data.classes,
             preprocessing=self.data.preprocessing,
             provenance={**self.provenance, "step": self.progress.step, "steps": self.steps},
-            metrics=asdict(self.last) if self.last else {},
+            metrics=dict(self.rows[-1]) if self.rows else {},
         )
 
     # --- the loop ---------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class _Run:
         if self.recipe.hold_error > self.last.train_error:
             p.held = False
         p.stopped = p.patience_is_out(self.recipe.patience)
-        self.rows.append(asdict(self.last))
+        self.rows.append({name: value for name, value in asdict(self.last).items() if value is not None})
         if self.folder:
             self._write_epoch(self.folder)
         return self.last

@@ -33,7 +33,7 @@ class Tracker:
             self._writer.add_scalar("step/learning_rate", event.learning_rate, event.step)
         if isinstance(event, EpochEnded):
             for name, value in asdict(event).items():
-                if name != "epoch":
+                if name != "epoch" and value is not None:
                     self._writer.add_scalar(f"epoch/{name}", value, event.epoch)
             self._writer.flush()
 
