@@ -33,6 +33,14 @@ def _trained(digits, out: str, recipe: Recipe = RECIPE, **options):
     return net.state_dict()
 
 
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory) -> str:
+    """The file of a run that never stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    _trained(digits, str(out))
+    return (out / "flow.jsonl").read_text()
+
+
 def _stopped(digits, at: int, **options) -> None:
     events = fit(ds.build(SPEC), digits, RECIPE, out="run", each_step=True, **options)
     for event in events:
@@ -55,22 +63,20 @@ def test_recording_changes_no_bit(digits, precision: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 6, 8])
-def test_a_resumed_run_has_the_rows_of_one_that_never_stopped(digits, stop_at: int) -> None:
-    _trained(digits, "whole")
+def test_a_resumed_run_has_the_rows_of_one_that_never_stopped(digits, whole: str, stop_at: int) -> None:
     _stopped(digits, stop_at)
     _trained(digits, "run", resume=True)
-    assert FLOW.read_text() == Path("whole/flow.jsonl").read_text()
+    assert FLOW.read_text() == whole
     assert [row["step"] for row in read_rows(FLOW)] == [1, 5, 8]
 
 
-def test_rows_after_the_state_are_taken_again_and_half_a_row_is_dropped(digits) -> None:
+def test_rows_after_the_state_are_taken_again_and_half_a_row_is_dropped(digits, whole: str) -> None:
     """As after a kill: the state is of step 5, the file went on."""
-    _trained(digits, "whole")
     _stopped(digits, 5)
-    lines = Path("whole/flow.jsonl").read_text().splitlines(keepends=True)
+    lines = whole.splitlines(keepends=True)
     FLOW.write_text("".join(lines).replace('"step": 8', '"step": 7') + "[3]\n7\n" + lines[-1][:30])
     _trained(digits, "run", resume=True)
-    assert FLOW.read_text() == "".join(lines)
+    assert FLOW.read_text() == whole
 
 
 def test_a_run_may_go_on_with_another_interval_or_none(digits) -> None:

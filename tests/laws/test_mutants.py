@@ -117,6 +117,48 @@ MUTANTS = {
         '_generator(seed, "shuffle", start)',
         "laws/test_resume.py::test_closed_at_a_step_and_resumed",
     ),
+    "7: rows after the state stay": (
+        "training/rundir.py",
+        'if _number(row, "step") <= step]',
+        'if _number(row, "step") < math.inf]',
+        "laws/test_flow.py::test_rows_after_the_state_are_taken_again_and_half_a_row_is_dropped",
+    ),
+    "flow: hooks stay for the backward pass": (
+        "training/flow.py",
+        "                handle.remove()\n",
+        "                handle.id\n",
+        "unit/test_flow.py::test_hooks_are_gone_before_the_backward_pass_and_after_an_exception",
+    ),
+    "flow: what is recorded is clipped": (
+        "training/stepper.py",
+        "        if flow:\n",
+        "        if flow and nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip or 1e9) > 0:\n",
+        "unit/test_flow.py::test_of_a_step_in_parts_the_gradient_is_the_wholes_and_the_activations_are_the_lasts",
+    ),
+    "flow: the first part is measured": (
+        "training/stepper.py",
+        "flow if i == len(parts) else None",
+        "flow if i == 1 else None",
+        "unit/test_flow.py::test_of_a_step_in_parts_the_gradient_is_the_wholes_and_the_activations_are_the_lasts",
+    ),
+    "flow: the ratio is upside down": (
+        "training/flow.py",
+        "shortcut, branch = inputs",
+        "branch, shortcut = inputs",
+        "unit/test_flow.py::test_a_row_is_what_its_words_say",
+    ),
+    "flow: small gradients are squared in float32": (
+        "training/flow.py",
+        ", 2, dtype=torch.float64)",
+        ", 2)",
+        "unit/test_flow.py::test_gradients_too_small_to_square_in_float32_are_told_apart_from_zero",
+    ),
+    "flow: the loss's scale is left in": (
+        "training/flow.py",
+        "(value / scale) ** 2",
+        "value**2",
+        "unit/test_flow.py::test_a_loss_that_is_scaled_does_not_scale_the_gradient",
+    ),
     "junctions: the exclusive gate is inverted": (
         "nets/parts.py",
         "(1 - gate) * shortcut + gate * branch",

@@ -69,6 +69,19 @@ def matrix(count):
             for t in range(count)]  # fmt: skip
 
 
+def flow_rows(blocks=27, steps=225, every=4, fall=2.0, only=("grad_norm", "rms", "ratio"), stage="s"):
+    noise = random.Random(0)
+    names = [f"{stage}{1 + 3 * i // blocks}.b{i + 1}" for i in range(blocks)]
+    made = [
+        {"step": step} | {field: [
+            10 ** (fall * (i / blocks - 1) + noise.gauss(0, 0.1)) if field in only else None
+            for i in range(blocks)
+        ] for field in ("grad_norm", "rms", "ratio")}
+        for step in sorted({*range(1, steps + 1, every), steps})
+    ]  # fmt: skip
+    return [made[0] | {"blocks": names}, *made[1:]]
+
+
 def nothing_finite(depth_rows):
     return [{**row, "train_error": float("nan"), "train_loss": None} for row in depth_rows]
 
@@ -102,6 +115,20 @@ CASES = {
     ),
     "depth, all lost": lambda: figures.error_against_depth(study_rows(lost=lambda *_: True), data="digits"),
     "depth, no row": lambda: figures.error_against_depth([], data="digits"),
+    "flow": lambda: figures.flow_maps(flow_rows()),
+    "flow, 540 blocks": lambda: figures.flow_maps(flow_rows(540, 64_100, 321, fall=30)),
+    "flow, 5000 blocks": lambda: figures.flow_maps(flow_rows(5000, 40)),
+    "flow, 1 block, 1 step": lambda: figures.flow_maps(flow_rows(1, 1)),
+    "flow, 3 blocks, 2 steps": lambda: figures.flow_maps(flow_rows(3, 2)),
+    "flow, 9999999 steps": lambda: figures.flow_maps(flow_rows(8, 10**7 - 1, 10**5)),
+    "flow, plain": lambda: figures.flow_maps(flow_rows(only=("grad_norm", "rms"))),
+    "flow, compiled": lambda: figures.flow_maps(flow_rows(only=("grad_norm",))),
+    "flow, nothing": lambda: figures.flow_maps(flow_rows(only=())),
+    "flow, no row": lambda: figures.flow_maps([]),
+    "flow, nasty": lambda: figures.flow_maps(flow_rows(stage=NASTY[0] + NASTY[2] + NASTY[1])),
+    "flow, odd values": lambda: figures.flow_maps(
+        [{"step": 1, "grad_norm": [0.0, 1e-300, -1, "x", None, math.inf, 1e300]}, {"step": None}, {"step": 3}]
+    ),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -248,6 +275,52 @@ def test_places_keep_their_order_and_their_distance():
 def test_counts_are_written_when_few_and_not_when_many():
     assert "200" in written(figures.confusion(matrix(5), list("abcde")))
     assert "200" not in written(CASES["confusion, 100"]())
+
+
+def maps_of(picture):
+    """Return the levels of each map, [lines, columns], masked where nothing was measured."""
+    return [image.get_array() for axes in picture.axes for image in axes.images if axes.get_xlabel() == "step"]
+
+
+def test_a_map_is_darker_where_more_flows_and_even_in_powers_of_ten():
+    values = [1e-4, 1e-3, 1e-2, 1e-1]
+    rows = [{"step": 1, "grad_norm": values}, {"step": 2, "grad_norm": [0.0, None, math.inf, 9.9e-2]}]
+    (levels,) = maps_of(figures.flow_maps(rows))
+    assert levels[:, 0].tolist() == [0, 8, 16, 23], "24 colours from 10⁻⁴ to 10⁻¹"
+    assert levels[:, 1].tolist() == [0, None, None, 23]
+    light = [colour.to_oklch(colour.heat(i / 23))[0] for i in range(24)]
+    assert light == sorted(light, reverse=True)
+    assert min(a - b for a, b in itertools.pairwise(light)) > 0.02
+
+
+def test_a_column_is_the_last_step_recorded_up_to_it():
+    rows = [{"step": step, "rms": [value]} for step, value in ((1, 1.0), (4, 99.0), (6, 1.0))]
+    (levels,) = maps_of(figures.flow_maps(rows[::-1]))
+    assert (levels[0] > 0).tolist() == [False, False, False, True, True, False]
+
+
+def test_of_many_blocks_none_is_left_out():
+    rows = flow_rows(5000, 1, fall=0)
+    rows[0]["grad_norm"] = [1e-30 if i == 3217 else 1.0 for i in range(5000)]
+    (levels, *_) = maps_of(figures.flow_maps(rows))
+    assert levels.shape == (500, 1)
+    assert levels.min() == levels[321, 0] < levels.max()
+    assert "geometric mean of 10 blocks" in figures.flow_maps(rows).caption
+
+
+def test_a_map_names_the_blocks_where_stages_begin():
+    picture = CASES["flow"]()
+    assert [text.get_text() for text in picture.axes[0].get_yticklabels()] == [
+        "s1.b1",
+        "s2.b10",
+        "s3.b19",
+        "s3.b27",
+    ]
+    assert not [t for t in picture.axes[2].get_yticklabels() if t.get_text()]
+    for name, panels in (("flow, plain", 2), ("flow, compiled", 1)):
+        assert len(maps_of(CASES[name]())) == panels
+    assert "no shortcut" in CASES["flow, plain"]().caption
+    assert "compiled" in CASES["flow, compiled"]().caption
 
 
 @pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1], [2]], [[1, 2], [3]]])

@@ -108,6 +108,9 @@ def run_page(
              "learning_rate": 0.1, "images_per_second": 400, "seconds": 3.0}
             for e in range(1, epochs + 1)]  # fmt: skip
     drawn = {"run": figures.run_curves(rows)} if draw else {}
+    if draw:
+        steps = [{"step": s, "grad_norm": [1e-3, None], "rms": [1, 2], "ratio": [0, 1]} for s in (1, 5)]
+        drawn["flow"] = figures.flow_maps([steps[0] | {"blocks": [f"{name}.b1", f"{name}.b2"]}, steps[1]])
     if scored and draw:
         drawn["confusion"] = figures.confusion(matrix, classes)
     return run_report(summary, rows, drawn)
@@ -144,6 +147,8 @@ def test_nothing_is_loaded_and_nothing_runs(text):
         assert not [key for key in attributes if key.startswith("on")]
         if tag == "a":
             assert attributes["href"] == "https://arxiv.org/abs/1512.03385"
+        elif tag == "image":  # of a figure, inside the page
+            assert attributes["href"].startswith("data:image/png;base64,")
         else:
             assert attributes.get("href", "#")[0] == "#" or attributes["href"] == "data:,"
     styles = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
