@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
-import re
 import statistics
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from hardware import processor
 
 import deepskip as ds
 from deepskip.data.batches import Batch
@@ -119,8 +118,7 @@ def main() -> int:
             place.mkdir()
             costs.append(measure(task, given.rounds, RunFolder(place)))
             sys.stderr.write(json.dumps(costs[-1]._replace(task=task.name)._asdict()) + "\n")  # type: ignore[arg-type]
-    cpu = str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
-    name = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
+    name = processor()
     worst = max(cost.percent for cost in costs)
     rows = [
         f"| {c.task.name} | {c.task.precision} | {c.task.batch} | {1000 * c.step:.0f} | {c.percent:+.1f} "

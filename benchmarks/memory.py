@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from hardware import processor
 from torch.nn import functional
 
 import deepskip as ds
@@ -118,13 +119,6 @@ def table(found: dict[tuple[str, str], dict[int, dict[str, float]]], batch: int)
             exponent = slope([(depth, row["peak"]) for depth, row in rows.items()])
             lines.append(f"- {family}, {memory}: {exponent:.2f}")
     return lines
-
-
-def processor() -> str:
-    """Return the processor's name, fit for a file's."""
-    flags = torch.cpu.get_capabilities()
-    name = re.sub(r"[^a-z0-9]+", "-", str(flags.get("cpu_name", "cpu")).lower()).strip("-")
-    return f"{name}-{'avx512' if flags.get('avx512_f') else 'avx2'}"
 
 
 if __name__ == "__main__":

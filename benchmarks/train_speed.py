@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import re
 import statistics
 import sys
 import time
@@ -35,6 +33,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from hardware import processor
 from timm.data import create_loader, create_transform
 from torch import nn
 from torch.nn import functional
@@ -250,13 +249,6 @@ over the contender's, median over turns of the same round.
 | net, batch | loop | images/s | least to most | ratio |
 |---|---|--:|---|--:|"""
     return text.splitlines()
-
-
-def processor() -> str:
-    """Return the processor's name, fit for a file's."""
-    name = str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
-    kind = "avx512" if torch.cpu.get_capabilities().get("avx512_f") else "avx2"
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{kind}"
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up(deepskip: Command) -> None:
     assert last.startswith("error: run/model.safetensors: got ")
     assert "too large" in last
     assert sorted(path.name for path in Path("run").rglob("*")) == [
-        *("config.json", "environment.json", "lock", "metrics.jsonl", "state"),
+        *("config.json", "environment.json", "flow.jsonl", "lock", "metrics.jsonl", "state"),
     ]
     assert deepskip(*args, "--resume").code == 0  # and it goes on once there is room
 

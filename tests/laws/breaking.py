@@ -29,7 +29,7 @@ def run(folder: str, test: str) -> int:
         with open("output.txt", "wb") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        sys.path.insert(0, f"{folder}/src")
+        sys.path.insert(0, f"{folder}/src")  # before deepskip as installed
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/{test}"]))
         sys.stdout.flush()
     finally:

@@ -279,7 +279,6 @@ MUTANTS = {
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Callable[[Path, str], int]]:
     """Run a test in a folder and return its exit status; one process holds the libraries ready for all."""
-    # The tests use deepskip as installed; the forks have to find the broken copy before it.
     environment = {**os.environ, "DEEPSKIP_HYPOTHESIS": "mutant"}
     with subprocess.Popen(
         [sys.executable, Path(__file__).parent / "breaking.py"],

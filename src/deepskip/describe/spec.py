@@ -300,6 +300,11 @@ class Spec(Value):
         return self.shortcut == "none"
 
     @property
+    def is_coupled(self) -> bool:
+        """Whether some branch reads one half of the channels and is added to the other."""
+        return any(block.reads != "all" for _, block in self.blocks())
+
+    @property
     def layers(self) -> int:
         """Layers as papers count them: convolutions of stem and branches and the final linear one."""
         return len(self.stem.convs) + sum(len(block.convs) for _, block in self.blocks()) + 1
@@ -461,11 +466,12 @@ class Spec(Value):
         )
 
     def _unusual(self) -> str:
-        """Return the normaliser, junction and squeeze, where they are not the usual ones."""
+        """Return the normaliser, junction, squeeze and coupling, where they are not the usual ones."""
         words = [] if self.norm == "batch" else [f"norm {self.norm}"]
         if self.junction != Junction() and not self.is_plain:
             words.append(f"junction {self.junction.kind}")
         words += [f"squeeze /{self.squeeze}"] if self.squeeze else []
+        words += ["coupled halves"] if self.is_coupled else []
         return "".join(f", {word}" for word in words)
 
     def __repr__(self) -> str:

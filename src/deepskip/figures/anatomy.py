@@ -106,8 +106,14 @@ def before(spec: Spec, site: Site) -> tuple[Layer, ...]:
 
 
 def branch(spec: Spec, site: Site) -> list[Group]:
-    """Return the branch's layers, a group for each convolution, then what scales or drops its output."""
-    arrangement, shape, groups = ARRANGEMENTS[spec.order], site.inputs, []
+    """Return the branch's layers, a group for each convolution, then what scales or drops its output.
+
+    A branch that reads a half begins with taking it and ends in zeros for it, so that the sum is of equals.
+    """
+    arrangement, shape, groups = ARRANGEMENTS[spec.order], site.read, []
+    reads = site.block.reads
+    if reads != "all":
+        groups.append(Group((Layer("other", f"{reads} half"),), site.read))
     for i, conv in enumerate(site.block.convs, 1):
         last = i == len(site.block.convs)
         order = arrangement.last if last else arrangement.each
@@ -127,8 +133,10 @@ def branch(spec: Spec, site: Site) -> list[Group]:
     if site.shortcut != "none":
         ends += [f"kept with p = {site.survival:.3g}"] if site.survival < 1 else []
         ends += [f"× {factor}" for factor in [_factors(spec)[0]] if factor]
+    if reads != "all":
+        ends.append(f"zeros for the {reads} half")
     if ends:
-        groups.append(Group(tuple(Layer("other", text) for text in ends), shape))
+        groups.append(Group(tuple(Layer("other", text) for text in ends), site.outputs))
     return groups
 
 
@@ -190,6 +198,8 @@ def habits(spec: Spec) -> list[str]:
     moved = " and ".join(word for sign in ARRANGEMENTS[spec.order].after if (word := signs[sign]))
     after = f"; the last {moved} after the sum" if moved and not spec.is_plain else ""
     found = [f"layers of a block: {words}{scalars}{after}"]
+    if spec.is_coupled:
+        found.append("coupled: a branch reads one half of the channels and is added to the other")
     if spec.squeeze:
         found.append(f"every branch ends in squeeze-and-excite, /{spec.squeeze}")
     if spec.survival < 1 and not spec.is_plain:

@@ -46,16 +46,12 @@ def draw(spec: Spec, view: str = "net") -> Picture:
 
 def views(spec: Spec) -> tuple[str, ...]:
     """Return the views that there are of `spec`."""
-    whole = ("net", "paths") if _is_coupled(spec) else ("net", "twin", "paths")
+    whole = ("net", "paths") if spec.is_coupled else ("net", "twin", "paths")
     of_blocks = (
         view for view in VIEWS if view not in ("net", "twin", "paths") and _site(spec, view) is not None
     )
     there = {*whole, *of_blocks}
     return tuple(view for view in VIEWS if view in there)
-
-
-def _is_coupled(spec: Spec) -> bool:
-    return any(block.reads != "all" for _, block in spec.blocks())
 
 
 def _site(spec: Spec, view: str) -> Site | None:

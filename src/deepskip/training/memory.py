@@ -48,11 +48,9 @@ def choose(spec: Spec, images: int, wanted: str, precision: Precision, device: t
             "a plain net, which has nothing to reverse" if spec.is_plain else "whose blocks have no inverse"
         )
         raise InputError("--memory", got, "a reversible net (revnet_cifar), or recompute", "recompute")
-    if wanted not in _possible(spec):
+    found = next((memory for memory in _possible(spec) if memory == wanted), None)
+    if found is None:
         raise InputError("--memory", f"{wanted} for a net of one block", "store", "store")
-    found: Memory = (
-        "recompute" if wanted == "recompute" else "reversible" if wanted == "reversible" else "store"
-    )
     return found
 
 

@@ -1,0 +1,16 @@
+"""What a benchmark ran on, for the names of its results."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+import torch
+
+
+def processor() -> str:
+    """Return the processor's name and the width of its vectors, fit for a file's name."""
+    flags = getattr(torch.cpu, "get_capabilities", dict)()
+    name = str(flags.get("cpu_name", platform.machine()))
+    kind = "avx512" if flags.get("avx512_f") else "avx2"
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{kind}"
