@@ -9,8 +9,8 @@ import torch
 
 
 def processor() -> str:
-    """Return the processor's name and the width of its vectors, fit for a file's name."""
+    """Return the processor's name and the best of its units, fit for a file's name."""
     flags = getattr(torch.cpu, "get_capabilities", dict)()
     name = str(flags.get("cpu_name", platform.machine()))
-    kind = "avx512" if flags.get("avx512_f") else "avx2"
+    kind = "amx" if flags.get("amx_bf16") else "avx512" if flags.get("avx512_f") else "avx2"
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{kind}"

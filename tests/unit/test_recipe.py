@@ -59,6 +59,7 @@ def test_set_reaches_every_field() -> None:
         "max_steps": "10",
         "batch": "8",
         "lr": "0.5",
+        "optimiser": "muon",
         "momentum": "0.8",
         "nesterov": "false",
         "weight_decay": "0",

@@ -28,6 +28,7 @@ from deepskip.training.distributed import join, lost_rank, own_device, synchroni
 from deepskip.training.events import EpochEnded, Event, Finished, Noted, Started, Stepped
 from deepskip.training.flow import Every, Flow, interval
 from deepskip.training.frozen import Frozen
+from deepskip.training.heap import kept_for
 from deepskip.training.interrupt import deferred_interrupt
 from deepskip.training.memory import at_once, check, is_out_of_memory, ran_out
 from deepskip.training.memory import choose as choose_memory
@@ -232,7 +233,10 @@ class _Run:
         yield from map(Noted, self.notes)
         together = self.recipe.sync_norm
         try:
-            with synchronised_norms(self.net, self.world) if together else contextlib.nullcontext():
+            with (
+                kept_for(self.net.spec, self.images, self.way, self.device),
+                synchronised_norms(self.net, self.world) if together else contextlib.nullcontext(),
+            ):
                 self.stepper.begin()
                 # An epoch whose last step is taken is not over before it is scored.
                 while (p.step < self.steps or p.epoch_step) and not p.stopped:

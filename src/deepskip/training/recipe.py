@@ -29,8 +29,11 @@ class Recipe(Value):
     """Images a step."""
     lr: Rate = 0.1
     """Peak learning rate."""
+    optimiser: Literal["sgd", "muon"] = "sgd"
+    """How steps follow gradients: "sgd", stochastic gradient descent with momentum; "muon", the same with the
+    update of every convolution made orthogonal, which needs fewer steps (Jordan et al. 2024)."""
     momentum: Fraction = 0.9
-    """Momentum of SGD."""
+    """Momentum of the optimiser."""
     nesterov: bool = True
     """Whether the momentum is Nesterov's."""
     weight_decay: NonNegative = 5e-4

@@ -18,6 +18,7 @@ from deepskip.errors import WorkError
 from deepskip.files import write_json
 from deepskip.nets.builder import build
 from deepskip.seeds import derive
+from deepskip.training.heap import kept_for
 from deepskip.training.memory import is_out_of_memory
 from deepskip.training.precision import autocast, cpu_capabilities, has_bf16
 from deepskip.training.recipe import Recipe
@@ -79,7 +80,8 @@ def choose(
             COMPILING if way.compile != "none" else WORTH
         ):
             continue
-        found = _time(spec, way, images, device)
+        with kept_for(spec, images, way, device):
+            found = _time(spec, way, images, device)
         if found is None and not timed:  # the usual way itself does not fit: the run will say so
             return Choice(rule, (), remembered=False)
         timed += [found] if found else []
