@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepskip import data as data
     from deepskip import figures as figures
+    from deepskip import instruments as instruments
     from deepskip import reports as reports
     from deepskip import studies as studies
+    from deepskip import surgery as surgery
     from deepskip import weights as weights
     from deepskip._version import __version__ as __version__
     from deepskip.describe import zoo as zoo
@@ -70,8 +72,10 @@ _HOMES = {
 _MODULES = {
     "data": "deepskip.data",
     "figures": "deepskip.figures",
+    "instruments": "deepskip.instruments",
     "reports": "deepskip.reports",
     "studies": "deepskip.studies",
+    "surgery": "deepskip.surgery",
     "weights": "deepskip.weights",
     "zoo": "deepskip.describe.zoo",
 }

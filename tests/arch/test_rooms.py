@@ -37,6 +37,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "adapters.translate",
         "foreign",
     ),
+    "surgery": ("growing",),
     "data": (
         "variation",
         "dataset",
@@ -66,6 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hub": ("known", "published", "architectures", "importing", "download", "huggingface", "addresses"),
     "scoring": (),
     "model": (),
+    "instruments": ("taps", "identity"),
     "training": (
         "events",
         "progress",
@@ -146,11 +148,13 @@ PUBLIC = [
     "data",
     "figures",
     "fit",
+    "instruments",
     "load",
     "publish",
     "reports",
     "score",
     "studies",
+    "surgery",
     "weights",
     "zoo",
 ]

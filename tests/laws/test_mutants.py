@@ -177,6 +177,60 @@ MUTANTS = {
         "value**2",
         "unit/test_flow.py::test_a_loss_that_is_scaled_does_not_scale_the_gradient",
     ),
+    "4: new blocks are not silent": (
+        "surgery/growing.py",
+        "        last.weight.zero_()\n",
+        "        last.weight.mul_(1e-6)\n",
+        "laws/test_growing.py::test_a_grown_net_has_the_same_outputs_bit_for_bit",
+    ),
+    "4: a gate is held to leave its shortcut alone": (
+        "surgery/growing.py",
+        '("exclusive_gate", "shortcut_gate")',
+        '("exclusive_gate",)',
+        "laws/test_growing.py::test_a_grown_net_has_the_same_outputs_bit_for_bit",
+    ),
+    "4: a grown net shares its tensors": (
+        "surgery/growing.py",
+        "tensor.clone() for name",
+        "tensor for name",
+        "laws/test_growing.py::test_the_other_blocks_keep_their_names_and_values",
+    ),
+    "growing: two factors of a branch are zero": (
+        "surgery/growing.py",
+        'start != "fresh" and not _starts_at_zero(spec)',
+        'start != "fresh"',
+        "laws/test_growing.py::test_rezero_is_silent_by_its_scale_alone",
+    ),
+    "growing: a delta block divides by more than one": (
+        "surgery/growing.py",
+        "fill_(1 - module.eps)",
+        "fill_(1)",
+        "laws/test_growing.py::test_a_delta_block_passes_on_what_a_plain_block_gets",
+    ),
+    "identity: images are compared with themselves": (
+        "instruments/identity.py",
+        "m - torch.diag(m.diagonal())",
+        "m",
+        "unit/test_identity.py::test_unrelated_features_have_no_similarity_however_many_there_are",
+    ),
+    "identity: hooks stay": (
+        "instruments/taps.py",
+        "            handle.remove()\n",
+        "            handle.id\n",
+        "unit/test_identity.py::test_the_net_is_left_as_it_was",
+    ),
+    "identity: every module gets one mode": (
+        "instruments/taps.py",
+        "            module.training = training\n",
+        "            module.training = modes[0][1]\n",
+        "unit/test_identity.py::test_the_net_is_left_as_it_was",
+    ),
+    "identity: what a gate does is not seen": (
+        "instruments/taps.py",
+        "watcher.joined(i, inputs[0], out)",
+        "watcher.joined(i, inputs[0], inputs[0] + inputs[1])",
+        "unit/test_identity.py::test_rows_are_what_their_words_say",
+    ),
     "junctions: the exclusive gate is inverted": (
         "nets/parts.py",
         "(1 - gate) * shortcut + gate * branch",
@@ -227,8 +281,8 @@ MUTANTS = {
     ),
     "initial: zero_last zeroes nothing": (
         "nets/initial.py",
-        "if has_norm else last] = 0.0",
-        "if has_norm else last] = 1.0",
+        "        elif spec.zero_last:\n            gains[ending(spec, site)] = 0.0",
+        "        elif spec.zero_last:\n            gains[ending(spec, site)] = 1.0",
         "unit/test_junctions.py::test_zero_last_zeroes_one_tensor_a_block",
     ),
     "initial: zero_last zeroes the convolution before a normaliser": (
@@ -245,8 +299,8 @@ MUTANTS = {
     ),
     "initial: Fixup ends no branch in zero": (
         "nets/initial.py",
-        "            gains[last] = 0.0",
-        "            gains[last] = 1.0",
+        "            gains[ending(spec, site)] = 0.0\n        elif",
+        "            gains[ending(spec, site)] = 1.0\n        elif",
         "unit/test_junctions.py::test_fixup_scales_a_branch_by_its_rule",
     ),
     "initial: a gate's bias is ignored": (

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deepskip.describe.spec import Initial, Spec
+from deepskip.describe.spec import Initial, Site, Spec
 from deepskip.nets.parts import GateConv, LearnedSum, Scale
 from deepskip.seeds import derive
 
@@ -65,15 +65,22 @@ def _gains(spec: Spec) -> dict[str, float]:
     blocks = sum(len(stage.blocks) for stage in spec.stages)
     for site in spec.sites():
         convs = len(site.block.convs)
-        last = f"{site.name}.branch.conv{convs}"
         if spec.initial == "fixup":
             for i in range(1, convs):
                 gains[f"{site.name}.branch.conv{i}"] = blocks ** (-1 / (2 * convs - 2))
-            gains[last] = 0.0
+            gains[ending(spec, site)] = 0.0
         elif spec.zero_last:
-            has_norm = spec.norm in ("batch", "group", "layer") and spec.order in ("post", "relu_only")
-            gains[f"{site.name}.branch.norm{convs}" if has_norm else last] = 0.0
+            gains[ending(spec, site)] = 0.0
     return gains
+
+
+def ending(spec: Spec, site: Site) -> str:
+    """Return the name of what ends the branch at `site`: with its weight at zero, the branch begins silent.
+
+    The last normaliser, or the last convolution where none follows.
+    """
+    has_norm = spec.norm in ("batch", "group", "layer") and spec.order in ("post", "relu_only")
+    return f"{site.name}.branch.{'norm' if has_norm else 'conv'}{len(site.block.convs)}"
 
 
 def _fan(conv: nn.Conv2d, rule: Initial) -> int:
