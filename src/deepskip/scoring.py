@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepskip.data.batches import eval_batches, normalise
-from deepskip.data.dataset import Split
+from deepskip.data.dataset import Split, UniformImages
 from deepskip.describe.preprocessing import Preprocessing
 
 BATCH = 256
@@ -52,6 +52,7 @@ def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *
     """
     device = next(net.parameters()).device
     dtype = next(net.parameters()).dtype
+    held = None if isinstance(split.images, UniformImages) else preprocessing  # kept with a margin to train on
     training = net.training
     net.eval()
     try:
@@ -59,7 +60,7 @@ def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *
         with torch.backends.cudnn.flags(allow_tf32=False):
             parts = [
                 net(normalise(one.images.to(device), preprocessing, dtype)).float().cpu()
-                for one in eval_batches(split, batch)
+                for one in eval_batches(split, batch, held)
             ]
     finally:
         net.train(training)

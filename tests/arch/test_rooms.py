@@ -67,7 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hub": ("known", "published", "architectures", "importing", "download", "huggingface", "addresses"),
     "scoring": (),
     "model": (),
-    "instruments": ("taps", "identity"),
+    "instruments": ("taps", "identity", "summary"),
     "training": (
         "events",
         "progress",

@@ -13,7 +13,7 @@ import deepskip as ds
 from deepskip.describe import zoo
 from deepskip.describe.spec import Junction, Spec
 from deepskip.errors import InputError
-from deepskip.instruments import identity, taps
+from deepskip.instruments import identity, summary, taps
 from deepskip.nets.builder import build
 from deepskip.surgery import grow
 from tests.laws.strategies import scrambled
@@ -83,6 +83,7 @@ def test_rows_are_what_their_words_say(spec: Spec, digits, monkeypatch) -> None:
         assert row["ratio"] == wanted
         assert row["cka"] == pytest.approx(kl / math.sqrt(kk * ll), rel=1e-6)
         assert row["n"] == 11
+        assert not row["equal"]
         values = outs
 
 
@@ -99,6 +100,7 @@ def test_a_silent_block_is_seen_to_be_the_identity(digits) -> None:
     rows = {row["block"]: row for row in identity.measure(net, digits, images=40)}
     for block in ("s1.g1", "s3.g1"):
         assert rows[block]["ratio"] == 0
+        assert rows[block]["equal"]
         assert rows[block]["cosine"] == pytest.approx(1)
         assert rows[block]["cka"] == pytest.approx(1)
     assert rows["s1.b1"]["ratio"] > 0.1
@@ -150,6 +152,34 @@ def test_a_split_and_its_preprocessing_are_a_data_set(digits) -> None:
         identity.measure(net, digits.val)
     with pytest.raises(InputError, match="batch: got 0"):
         identity.measure(net, digits, batch=0)
+
+
+def test_an_untrained_net_is_measured_with_each_batchs_statistics(digits) -> None:
+    """As it is in training, whose every step normalises by its own batch; and nothing is remembered of it."""
+    net = build(zoo.cifar(8, input=SMALL)).train()
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    rows = identity.measure(net, digits, images=60, statistics="batch")
+    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(norm.track_running_stats for norm in net.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+    ratios: list[Tensor] = []
+    net.stages["s1"]["b1"].junction.register_forward_pre_hook(
+        lambda _, pair: ratios.append(pair[1].flatten(1).norm(dim=1) / pair[0].flatten(1).norm(dim=1))
+    )
+    net(next(taps.inputs(net, digits, None, images=60, batch=60, seed=0)))
+    assert rows[0]["ratio"] == pytest.approx(ratios[0].mean().item(), rel=1e-5)
+    assert rows != identity.measure(net, digits, images=60)
+    with pytest.raises(InputError, match="statistics: got 'mine'"):
+        identity.measure(net, digits, statistics="mine")  # type: ignore[arg-type]
+
+
+def test_a_summary_is_scores_and_ratios(digits) -> None:
+    net = grow(scrambled(build(zoo.cifar(8, input=SMALL))), 3)
+    found = summary.measure(net, digits, 5)
+    assert set(found) == set(summary.COLUMNS)
+    assert found["val_scored"] == ds.score(net, digits.val, digits.preprocessing).error
+    assert found["train_scored"] == ds.score(net, digits.train, digits.preprocessing).error
+    assert found["equal"] == 3
+    assert [ratio == 0 for ratio in found["ratio"]] == [False, True] * 3
 
 
 def test_too_few_images_for_cka(digits) -> None:

@@ -31,6 +31,7 @@ def measure(
     images: int = IMAGES,
     batch: int = BATCH,
     seed: int = 0,
+    statistics: taps.Statistics = "running",
 ) -> list[dict[str, Any]]:
     """Return a row for each block of `net`, in order, from validation images, in evaluation mode:
 
@@ -43,14 +44,16 @@ def measure(
       image's tensor as its features. By the unbiased estimate of HSIC (Song et al. 2012, JMLR 13), averaged
       over batches before dividing (Nguyen et al. 2021, arXiv:2010.15327): the usual estimate tends to 1 where
       images have more features than there are images, as here; this one can fall a little outside of 0 to 1.
+    - `equal`: whether every image's output is its input, bit for bit.
 
     Null stands where there is no such number: `cosine` where dimensions change, `ratio` too in a plain net, a
     quotient by zero, `cka` of fewer than four images a batch. At most `images` pictures are taken, drawn by
-    `seed`. The network is left as it was. Raises InputError when `data` is a split without `preprocessing`.
+    `seed`. An untrained net has no running `statistics` to speak of: "batch" takes those of each batch. The
+    network is left as it was. Raises InputError when `data` is a split without `preprocessing`.
     """
     tally = _Tally([_Block() for _ in net.blocks()], [_is_plain(block) for block in net.blocks()])
     n = 0
-    with taps.watched(net, tally):
+    with taps.watched(net, tally, statistics):
         for x in taps.inputs(net, data, preprocessing, images=images, batch=batch, seed=seed):
             net(x)
             n += len(x)
@@ -69,13 +72,15 @@ class _Block:
     """HSIC of inputs and outputs, a number a batch."""
     inputs: list[float] = field(default_factory=list)
     outputs: list[float] = field(default_factory=list)
+    equal: bool = True
 
-    def row(self) -> dict[str, float | None]:
+    def row(self) -> dict[str, float | bool | None]:
         scale = math.sqrt(max(sum(self.inputs), 0.0) * max(sum(self.outputs), 0.0))
         return {
             "ratio": _mean(self.ratios),
             "cosine": _mean(self.cosines),
             "cka": sum(self.inner) / scale if scale > 0 and math.isfinite(scale) else None,
+            "equal": self.equal,
         }
 
 
@@ -92,6 +97,7 @@ class _Tally:
 
     def passed(self, i: int, x: Tensor, y: Tensor) -> None:
         block, same = self.blocks[i], x.shape == y.shape
+        block.equal = block.equal and torch.equal(x, y)
         x, y = _flat(x), _flat(y)
         if same:
             block.cosines += _quotients((x * y).sum(1), x.norm(dim=1) * y.norm(dim=1))

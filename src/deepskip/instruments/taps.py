@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.network import Network
+
+Statistics = Literal["running", "batch"]
+"""What a batch normaliser divides by: what it remembers of the training, or what each batch has."""
 
 
 class Watcher(Protocol):
@@ -29,15 +32,21 @@ class Watcher(Protocol):
 
 
 @contextlib.contextmanager
-def watched(net: Network, watcher: Watcher) -> Iterator[None]:
+def watched(net: Network, watcher: Watcher, statistics: Statistics = "running") -> Iterator[None]:
     """Tell `watcher` of every block of `net`, which is in evaluation mode in the block and has no gradients.
 
-    Afterwards no hook is left, and every module has the mode that it had.
+    With "batch" `statistics` its batch normalisers take those of each batch and remember none. Afterwards no
+    hook is left, and every module has the mode that it had. Raises InputError.
     """
+    if statistics not in get_args(Statistics):
+        raise InputError("statistics", repr(statistics), "running or batch", "running")
     modes = [(module, module.training) for module in net.modules()]
+    norms = [(norm, norm.track_running_stats) for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)]
     handles: list[RemovableHandle] = []
     try:
         net.eval()
+        for norm, _ in norms if statistics == "batch" else ():
+            norm.training, norm.track_running_stats = True, False
         for i, block in enumerate(net.blocks()):
             _tap(i, cast("ResidualBlock", block), watcher, handles)
         with torch.no_grad():
@@ -47,6 +56,8 @@ def watched(net: Network, watcher: Watcher) -> Iterator[None]:
             handle.remove()
         for module, training in modes:
             module.training = training
+        for norm, tracks in norms:
+            norm.track_running_stats = tracks
 
 
 def _tap(i: int, block: ResidualBlock, watcher: Watcher, handles: list[RemovableHandle]) -> None:
