@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, norm_groups, squeezed
 from deepskip.nets.block import ResidualBlock
@@ -36,11 +38,26 @@ def build(
     spec: Spec, seed: int = 0, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Network:
     """Return the network that `spec` describes, in training mode, with its initial values for `seed`."""
-    with torch.device("meta"):  # no storage and no global random numbers are spent before the initial values
-        net = Network(spec, stem=_stem(spec), stages=_stages(spec), head=_head(spec))
-    net = net.to(dtype).to_empty(device=device)
+    net = assemble(spec, dtype=dtype, device=device)
     initialise(net, spec, seed)
     return net
+
+
+def assemble(spec: Spec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Network:
+    """Return the network that `spec` describes, for values that come from elsewhere: it holds any numbers."""
+    with torch.device(device), _Unfilled():
+        net = Network(spec, stem=_stem(spec), stages=_stages(spec), head=_head(spec))
+    return net.to(dtype)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random values that PyTorch's layers begin with: time, and global random numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in ("kaiming_uniform_", "uniform_"):  # of nn.init, and of tensors
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _stem(spec: Spec) -> nn.Sequential:

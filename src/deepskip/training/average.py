@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,25 @@ class Average:
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.net, self.decay = net, decay
-        self.values = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+        own = net.state_dict()  # the tensors themselves, looked up once: of a deep net that takes a while
+        self.values = {name: tensor.detach().clone() for name, tensor in own.items()}
+        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        self._averaged = [self.values[name] for name in floats], [own[name] for name in floats]
+        self._copied = [(self.values[name], own[name]) for name in own.keys() - set(floats)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the network's present values in, after its step number `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours: list[Tensor] = []
-        theirs: list[Tensor] = []
-        for name, tensor in self.net.state_dict().items():
-            if tensor.is_floating_point():
-                ours.append(self.values[name])
-                theirs.append(tensor)
-            else:
-                self.values[name].copy_(tensor)
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        for ours, theirs in self._copied:
+            ours.copy_(theirs)
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from the `values` of another such average."""
+        for name, tensor in self.values.items():
+            tensor.copy_(values[name])
 
     @contextlib.contextmanager
     def worn(self) -> Iterator[None]:

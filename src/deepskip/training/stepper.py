@@ -49,6 +49,7 @@ class Stepper:
         self.call: nn.Module = net
         self.kept: nn.Module = net
         self.optimiser = make_optimiser(net, recipe)
+        self.trained = [p for p in net.parameters() if p.requires_grad]
         self.scaler = make_scaler(way.precision, self.device)
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.loss = math.nan
@@ -77,7 +78,7 @@ class Stepper:
             flow.take(number + 1, self.scaler.scale(torch.ones((), device=self.device)))
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average:
@@ -132,7 +133,7 @@ class Stepper:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
-            self.average.values = {name: t.to(self.device) for name, t in state["average"].items()}
+            self.average.load(state["average"])
 
     def _gradient(self, batch: Batch, flow: Flow | None = None) -> None:
         """Add the gradient of the batch's share of the step's mean loss."""
@@ -149,7 +150,7 @@ class Stepper:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def _images(self, batch: Batch) -> Tensor:
-        own = next(self.net.parameters()).dtype  # float64 where somebody wants to see what rounding does
+        own = self.trained[0].dtype  # float64 where somebody wants to see what rounding does
         images = normalise(batch.images, self.preprocessing, own)
         return images.contiguous() if self.way.memory_format == "contiguous" else images
 

@@ -18,7 +18,7 @@ from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
 from deepskip.errors import InputError
 from deepskip.files import replacing
-from deepskip.nets.builder import build
+from deepskip.nets.builder import assemble
 from deepskip.nets.network import Network
 
 FILE = "model.safetensors"
@@ -108,7 +108,7 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Netwo
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
-    net = build(header.spec)
+    net = assemble(header.spec)
     _check(file, net, tensors)
     net.load_state_dict(tensors)
     return net.to(device).eval(), header
