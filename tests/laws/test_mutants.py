@@ -321,6 +321,24 @@ MUTANTS = {
         "",
         "laws/test_nets.py::test_a_plain_net_ignores_zero_last",
     ),
+    "speed: a step's memory goes back to the system": (
+        "training/heap.py",
+        "    library.mallopt(_MMAP_THRESHOLD, _NEVER)\n",
+        "",
+        "unit/test_heap.py::test_what_is_freed_is_there_again_without_a_page_fault",
+    ),
+    "muon: a kernel's update is not made orthogonal": (
+        "training/muon.py",
+        "            moves = _orthogonal(moves)\n",
+        "",
+        "unit/test_muon.py::test_it_takes_the_steps_of_pytorchs",
+    ),
+    "muon: momentum is the last gradient": (
+        "training/muon.py",
+        'torch._foreach_mul_(buffers, group["momentum"])',
+        "torch._foreach_mul_(buffers, 0.0)",
+        "unit/test_muon.py::test_other_parameters_take_sgds_steps",
+    ),
     "the first unit does not share its activation": (
         "describe/spec.py",
         'special = first and self.first == "shared"',

@@ -1,0 +1,80 @@
+"""The kept heap: memory of a step is there for the next one, no bit changes, and elsewhere nothing happens."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import deepskip as ds
+from deepskip.training import heap
+from deepskip.training.recipe import Recipe
+from deepskip.training.way import Way
+
+SIZE = 48 * 1024**2  # more than glibc's own threshold ever grows to: without help it is mapped anew each time
+
+
+def faults() -> int:
+    resource = pytest.importorskip("resource", reason="page faults are counted by Unix systems")
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+
+
+@pytest.mark.skipif(heap._glibc() is None, reason="the C library is not glibc")
+def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
+    def fill() -> None:
+        torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+
+    with heap.kept(2 * SIZE):
+        for _ in range(4):  # until every place that the library takes turns with was written to
+            fill()
+        before = faults()
+        for _ in range(4):
+            fill()
+        assert faults() - before < 100  # pages of 4 KiB would be 12,000 a time
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory in use is read as Linux tells it")
+@pytest.mark.skipif(heap._glibc() is None, reason="the C library is not glibc")
+def test_it_goes_back_to_the_system_at_the_end() -> None:
+    import psutil
+
+    process = psutil.Process()
+    with heap.kept(2 * SIZE):
+        torch.empty(4 * SIZE, dtype=torch.uint8).fill_(1)
+        inside = process.memory_info().rss
+    assert inside - process.memory_info().rss > 2 * SIZE
+
+
+def test_nothing_happens_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_glibc", lambda: None)
+    with heap.kept(2**60):
+        assert torch.ones(3).sum() == 3
+
+
+def test_more_room_than_there_is_is_no_error() -> None:
+    with heap.kept(2**62):
+        assert torch.ones(3).sum() == 3
+
+
+def test_only_steps_that_store_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(heap, "kept", lambda expected: seen.append(expected))
+    spec = ds.zoo.get("resnet8_cifar")
+    heap.kept_for(spec, 8, Way(memory="recompute"), torch.device("cpu"))
+    heap.kept_for(spec, 8, Way(), torch.device("meta"))
+    assert not seen
+    heap.kept_for(spec, 8, Way(), torch.device("cpu"))
+    assert seen[0] > 0
+
+
+def test_no_bit_of_a_training_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ds.data.open("digits")
+    spec = ds.zoo.get("resnet8_cifar", input=data.input, classes=len(data.classes))
+    nets = []
+    for library in (heap._glibc(), None):
+        monkeypatch.setattr(heap, "_glibc", lambda library=library: library)
+        nets.append(ds.build(spec))
+        list(ds.fit(nets[-1], data, Recipe(max_steps=4, epochs=1)))
+    for one, other in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
+        assert torch.equal(one, other)
