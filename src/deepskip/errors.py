@@ -15,6 +15,8 @@ class DeepskipError(Exception):
     """The root of the family: `WHERE: got GOT; allowed: ALLOWED; nearest: NEAREST`."""
 
     exit_code = 1
+    status: str | None = None
+    """What a study's row says of a training that ends in this error; None where the study itself ends."""
 
     def __init__(self, where: object, got: object, allowed: object, nearest: object | None = None) -> None:
         self.where, self.got, self.allowed, self.nearest = where, got, allowed, nearest
@@ -41,12 +43,32 @@ class InputError(DeepskipError, ValueError):
     exit_code = 2
 
 
+class ImpossibleError(InputError):
+    """Net, data, recipe and memory do not go together: this training cannot begin, another can."""
+
+    status = "impossible"
+
+
+class TooLargeError(InputError):
+    """A training step needs more memory than there is: known before it begins."""
+
+    status = "out_of_memory"
+
+
 class WorkError(DeepskipError, RuntimeError):
     """The input was right and the work failed all the same (exit code 1): a full disk, a lost worker."""
 
 
 class DivergedError(WorkError):
     """Training left the finite numbers: the loss or a weight became NaN or infinite."""
+
+    status = "diverged"
+
+
+class MemoryLostError(WorkError):
+    """A training step ran out of memory."""
+
+    status = "out_of_memory"
 
 
 def nearest(word: str, options: Iterable[str]) -> str | None:

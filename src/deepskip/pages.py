@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepskip.describe.ledger import count
-from deepskip.errors import InputError
+from deepskip.errors import InputError, choices
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.flow import flow_maps
-from deepskip.figures.style import save
+from deepskip.figures.style import Picture, save
 from deepskip.files import read_json, write_text
 from deepskip.reports.depth import depth_report
 from deepskip.reports.run import run_report
 from deepskip.scoring import Score
-from deepskip.studies.depth import STUDY, VERDICT
 from deepskip.studies.grid import CELLS, RESULTS, ROW
+from deepskip.studies.study import STUDY, VERDICT
 from deepskip.training.rundir import CONFIG, FLOW, METRICS, SCORE, STATE, read_rows
 from deepskip.weights import store
 
@@ -80,20 +81,45 @@ def _status(folder: Path, header: store.Header) -> str:
     return "finished" if done else "interrupted"
 
 
+class _Study(NamedTuple):
+    """A study's files: plan, verdict, rows, and the epochs of all its cells."""
+
+    plan: dict[str, Any]
+    verdict: dict[str, Any]
+    rows: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+
+
+Pages = tuple[Mapping[str, Picture], str]
+"""Figures by the names of their files, and the page."""
+
+
+def _depth_pages(study: _Study) -> Pages:
+    data = study.plan["data"]
+    figures = {
+        "training_curves": training_curves(study.curves, data=data),
+        "error_against_depth": error_against_depth(study.rows, data=data),
+    }
+    return figures, depth_report(study.rows, study.curves, study.verdict, figures, study.plan["environment"])
+
+
+_PAGES: dict[str, Callable[[_Study], Pages]] = {"depth": _depth_pages}
+"""By the study's name, which `study.json` holds."""
+
+
 def _publish_study(folder: Path) -> Path:
     plan, verdict, rows = _read(folder / STUDY), _read(folder / VERDICT), read_rows(folder / RESULTS)
+    if plan.get("study") not in _PAGES:
+        raise InputError(folder / STUDY, f"a study called {plan.get('study')!r}", choices(_PAGES))
     curves = [
         {"kind": row["kind"], "depth": row["depth"], "seed": row["seed"], **epoch}
         for row in rows
         for epoch in read_rows(folder / CELLS / row["hash"] / METRICS)
     ]
-    figures = {
-        "training_curves": training_curves(curves, data=plan["data"]),
-        "error_against_depth": error_against_depth(rows, data=plan["data"]),
-    }
+    figures, page = _PAGES[plan["study"]](_Study(plan, verdict, rows, curves))
     for name, figure in figures.items():
         save(figure, folder / FIGURES / f"{name}.svg", plan["command"])
-    write_text(folder / REPORT, depth_report(rows, curves, verdict, figures, plan["environment"]))
+    write_text(folder / REPORT, page)
     for row in rows:
         cell = folder / CELLS / row["hash"]
         if not (cell / REPORT).exists() and (cell / store.FILE).is_file() and (cell / METRICS).is_file():

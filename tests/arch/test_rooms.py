@@ -67,7 +67,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hub": ("known", "published", "architectures", "importing", "download", "huggingface", "addresses"),
     "scoring": (),
     "model": (),
-    "instruments": ("taps", "identity", "summary"),
+    "instruments": ("taps", "ends", "identity", "summary"),
     "training": (
         "events",
         "progress",
@@ -97,7 +97,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "track",
         "engine",
     ),
-    "studies": ("pool", "worker", "grid", "scheduler", "cluster", "verdict", "depth"),
+    "studies": ("pool", "worker", "cell", "grid", "scheduler", "cluster", "study", "verdict", "depth"),
     "figures": (
         "rows",
         "colour",
@@ -118,7 +118,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "reports": ("words", "inline", "page", "depth", "run"),
     "pages": (),
-    "cli": ("show", "nets", "doctor", "prepare", "train", "use", "weights", "board", "study", "app"),
+    "cli": ("show", "nets", "doctor", "prepare", "train", "use", "weights", "board", "study", "depth", "app"),
 }
 TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
 LAZY = ("cli", "__init__", "__main__")  # torch only inside functions

@@ -255,6 +255,16 @@ def test_a_diverged_cell_is_a_cross_and_in_no_mean():
     assert plain.get_ydata()[-1] == pytest.approx(89.05)
 
 
+def test_a_cell_without_memory_is_not_called_diverged():
+    rows = study_rows(lost=lambda kind, depth, _: (kind, depth) == ("residual", 110))
+    for row in rows:
+        row["status"] = "out_of_memory" if row["train_error"] is None else "ok"
+    picture = figures.error_against_depth(rows, data="digits")
+    assert "no result" in written(picture)
+    assert "diverged" not in picture.caption
+    assert "out of memory" in picture.caption
+
+
 def test_numbers_that_a_diverged_cell_left_behind_are_not_drawn():
     rows = study_rows()
     rows[-1] |= {"status": "diverged", "train_error": 1e9, "val_error": 1e9}

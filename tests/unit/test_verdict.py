@@ -84,3 +84,14 @@ def test_one_seed_has_no_spread() -> None:
     found = _judge(_rows("residual", {8: ((0, 2.0),), 20: ((0, 2.0),)}))
     assert found["pays"] == {"kind": "residual", "depth": 8, "val_error_mean": 2.0, "val_error_sd": None}
     assert found["sentences"][-1].endswith("the best of all, and the shallowest.")
+
+
+def test_what_found_no_memory_says_nothing_of_depth() -> None:
+    rows = _rows("residual", {8: ((0, 2.0), (0, 2.0)), 20: ((0, 1.0), (0, 1.0)), 1202: (None, None)})
+    for row in rows[-2:]:
+        row["status"] = "out_of_memory"
+    found = _judge(rows)
+    assert found["residual"] == {"degrades_at": None}
+    assert found["depths"] == [8, 20]
+    assert found["sentences"][-1] == "Without a result, out of memory: residual 1202 layers."
+    assert _judge(rows[-2:])["sentences"][0] == "No depth pays on known: nothing was trained."

@@ -12,9 +12,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from deepskip._version import __version__
 from deepskip.cli import show
+from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
 from deepskip.cli.nets import describe, nets
-from deepskip.cli.study import depth
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
 from deepskip.cli.weights import import_

@@ -1,4 +1,4 @@
-"""The live display of a study: a line for each kind and depth, a column for each seed."""
+"""The live display of a study: a line for each kind and depth, in the study's order, a column for each seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from deepskip.cli.show import columns
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deepskip.studies.grid import Cell, CellEnded, CellProgress
+    from deepskip.studies.cell import Cell
+    from deepskip.studies.grid import CellEnded, CellProgress
 
 
 class Board:
@@ -52,7 +53,7 @@ class Board:
             self.texts[event.cell.hash] = (
                 f"{row['train_error']:5.1f} │ {row['val_error']:5.1f}"
                 if row["status"] == "ok"
-                else "[red]diverged[/red]"
+                else f"[red]{row['status'].replace('_', ' ')}[/red]"
             )
         elif event.rows:
             last = event.rows[-1]
@@ -72,6 +73,9 @@ class Board:
         lines: dict[tuple[str, int], dict[int, str]] = {}
         for key, cell in self.cells.items():
             lines.setdefault((cell.kind, cell.depth), {})[cell.seed] = self.texts[key]
-        for (kind, depth), texts in sorted(lines.items()):
+        kinds = list(dict.fromkeys(cell.kind for cell in self.cells.values()))
+        for (kind, depth), texts in sorted(
+            lines.items(), key=lambda line: (kinds.index(line[0][0]), line[0][1])
+        ):
             table.add_row(kind, str(depth), *(texts.get(seed, "") for seed in seeds))
         return table

@@ -1,4 +1,4 @@
-"""`deepskip study …`: grids of trainings, with a live display, figures, a verdict and a report."""
+"""What every `deepskip study …` shares: its options, a live display, figures, a verdict and a report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import contextlib
 import functools
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from deepskip.cli.show import Output, Whole, command_line, duration
 from deepskip.cli.train import Settings, choose_recipe
@@ -15,113 +19,94 @@ from deepskip.errors import InputError
 
 if TYPE_CHECKING:
     from deepskip.studies.cluster import Cluster
-    from deepskip.studies.depth import DepthStudy, Result
     from deepskip.studies.grid import CellEnded
+    from deepskip.studies.study import Result, Study
+    from deepskip.training.recipe import Recipe
 
-DEPTHS = "8,20,32,56,110"
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Training:
+    """How every cell of a study is trained."""
+
+    epochs: Whole | None = None
+    """Passes over the training images; the recipe says by default."""
+    batch: Whole | None = None
+    """Images a step; the recipe says by default."""
+    lr: float | None = None
+    """Peak learning rate; the recipe says by default."""
+    recipe: str | None = None
+    """A named recipe, or a .yaml file of a recipe's fields; by default the one named like the study."""
+    settings: Settings = ()
+    """Any field of the recipe, as KEY=VALUE; may be given several times."""
+
+    def choose(self, usual: str) -> Recipe:
+        """Return the recipe, by default the one called `usual`. Raises InputError."""
+        given = {"epochs": self.epochs, "batch": self.batch, "lr": self.lr}
+        return choose_recipe(self.recipe or usual, self.settings, **given)  # type: ignore[arg-type]
 
 
-def depth(
-    data: str,
-    /,
-    *,
-    depths: str = DEPTHS,
-    seeds: Whole = 3,
-    net: str = "resnet_cifar",
-    epochs: Whole | None = None,
-    batch: Whole | None = None,
-    lr: float | None = None,
-    recipe: str = "depth",
-    settings: Settings = (),
-    out: Path | None = None,
-    workers: Whole | None = None,
-    dask: str | None = None,
-    threads: Whole | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    output: Output = Output(),
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Where a study is kept and computed."""
+
+    out: Path | None = None
+    """The study's folder; by default `runs/study-<study>-<data>`."""
+    workers: Whole | None = None
+    """Trainings at once, each in its own process with its share of the cores. By default one for each core (at
+    most 8) where the images are small and there is no GPU, and one otherwise."""
+    dask: str | None = None
+    """Address of a Dask scheduler: its workers train, one training each at a time. They need the data, and the
+    study's folder under the same path."""
+    threads: Whole | None = None
+    """Threads that each training computes with, everywhere: with as many, a CPU gives the same bits."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`. With `--dask`, what the workers have: those that offer a GPU, if any does."""
+    precision: str = "auto"
+    """`auto`, `float32` or `bf16`."""
+
+    def check(self) -> None:
+        """Refuse what cannot be. Raises InputError."""
+        for option, value in (("--workers", self.workers), ("--threads", self.threads)):
+            if value is not None and value < 1:
+                raise InputError(option, value, "a whole number from 1", 1)
+        if self.dask is not None and self.workers is not None:
+            got = f"{self.workers} beside --dask"
+            raise InputError("--workers", got, "one of the two: a cluster has its own workers")
+
+
+def run_study(
+    kind: type[Study], data: str, options: Mapping[str, Any], training: Training, place: Place, output: Output
 ) -> None:
-    """Train plain and residual nets at several depths and seeds, and say what depth does on this data.
-
-    Every training is kept; the same command again does only what is missing.
-
-    Examples:
-
-    - `deepskip study depth digits`
-    - `deepskip study depth photos/ --net resnet --depths 18,34,50 --seeds 1`
-    - `deepskip study depth cifar10 --out /shared/depth --dask tcp://10.0.0.1:8786`
-
-    Parameters
-    ----------
-    data
-        `digits`, `fashion-mnist`, `cifar10`, `cifar100`, or a folder of images.
-    depths
-        Numbers of layers, separated by commas.
-    seeds
-        How many seeds each net is trained with, from 0 on.
-    net
-        The family that the nets come from: `resnet_cifar` or `resnet`.
-    epochs
-        Passes over the training images; the recipe says by default.
-    batch
-        Images a step; the recipe says by default.
-    lr
-        Peak learning rate; the recipe says by default.
-    recipe
-        A named recipe: `depth`, `quick`, `imagenette`, `he2015_cifar`.
-    settings
-        Any field of the recipe, as KEY=VALUE; may be given several times.
-    out
-        The study's folder; by default `runs/study-depth-<data>`.
-    workers
-        Trainings at once, each in its own process with its share of the cores. By default one for each core
-        (at most 8) where the images are small and there is no GPU, and one otherwise.
-    dask
-        Address of a Dask scheduler: its workers train, one training each at a time. They need the data, and the
-        study's folder under the same path.
-    threads
-        Threads that each training computes with, everywhere: with as many, a CPU gives the same bits.
-    device
-        `auto`, `cpu` or `cuda`. With `--dask`, what the workers have: those that offer a GPU, if any does.
-    precision
-        `auto`, `float32` or `bf16`.
-    """
+    """Run a study of this kind, made with its own `options`; say its verdict and where its report is."""
     from deepskip.data import sources
     from deepskip.pages import publish
-    from deepskip.studies.depth import DepthStudy
 
-    wanted = _parse_depths(depths)
-    chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
-    for option, value in (("--workers", workers), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise InputError(option, value, "a whole number from 1", 1)
-    if dask is not None and workers is not None:
-        raise InputError(
-            "--workers", f"{workers} beside --dask", "one of the two: a cluster has its own workers"
-        )
+    chosen = training.choose(kind.usual)
+    place.check()
     with output.counting() as progress:
         opened = sources.open_dataset(data, size=chosen.size, progress=progress)
         output.broken(opened.broken, len(opened.train) + len(opened.val) + len(opened.broken))
     plan = functools.partial(
-        DepthStudy,
+        kind,
         opened,
-        out=out or Path("runs") / f"study-depth-{opened.name}",
-        depths=wanted,
-        seeds=seeds,
+        out=place.out or Path("runs") / f"study-{kind.name}-{opened.name}",
         recipe=chosen,
-        family=net,
-        device=device,
-        precision=precision,
+        device=place.device,
+        precision=place.precision,
         command=command_line(),
+        **options,
     )
-    if dask is None:
+    if place.dask is None:
         study = plan()
-        result = _run(study, output, workers=workers or _default_workers(study), threads=threads)
+        workers = place.workers or _default_workers(study)
+        result = _run(study, output, workers=workers, threads=place.threads)
     else:
-        with _connect(dask, device) as cluster:
+        with _connect(place.dask, place.device) as cluster:
             study = plan(choose=cluster.choose)
             cluster.check(study.out, opened)
-            result = _run(study, output, cluster=cluster, threads=threads)
+            result = _run(study, output, cluster=cluster, threads=place.threads)
     report = publish(study.out)
     for sentence in result.verdict["sentences"]:
         output.say(sentence)
@@ -130,16 +115,17 @@ def depth(
         output.result({"out": str(study.out), "verdict": result.verdict, "rows": result.rows})
 
 
-def _parse_depths(text: str) -> tuple[int, ...]:
+def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
+    """Return the numbers in a list such as "8,20,32". Raises InputError."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError("--depths", repr(text), "whole numbers separated by commas", DEPTHS) from error
+        raise InputError(option, repr(text), "whole numbers separated by commas", example) from error
 
 
-def _default_workers(study: DepthStudy) -> int:
+def _default_workers(study: Study) -> int:
     small = study.data.preprocessing.size <= 32
-    return min(8, os.cpu_count() or 1) if small and study.cells[0].device == "cpu" else 1
+    return min(8, os.cpu_count() or 1) if small and study.device == "cpu" else 1
 
 
 def _connect(address: str, device: str) -> Cluster:
@@ -152,7 +138,7 @@ def _connect(address: str, device: str) -> Cluster:
 
 
 def _run(
-    study: DepthStudy,
+    study: Study,
     output: Output,
     *,
     workers: int = 1,
@@ -165,7 +151,7 @@ def _run(
     rows: dict[str, dict[str, Any]] = {}
     cells = study.cells
     output.note(
-        f"{len(cells)} trainings: plain and residual × {len(study.depths)} depths × {study.seeds} seeds, "
+        f"{len(cells)} trainings: {study.grid}, "
         f"{study.recipe.epochs} epochs on {study.data.name} ({len(study.data.train):,} images), "
         f"{cluster.size if cluster else workers} at a time, in {study.out}"
     )
@@ -192,7 +178,7 @@ def _ended_line(event: CellEnded, done: int, total: int) -> str:
     found = (
         f"train error {row['train_error']:5.1f}%  val error {row['val_error']:5.1f}%"
         if row["status"] == "ok"
-        else "diverged"
+        else row["status"].replace("_", " ")
     )
     when = "done before" if event.cached else duration(row["seconds"])
     return f"{done:>3}/{total}  {row['kind']:<8} {row['depth']:>5} layers  seed {row['seed']}  {found}  {when}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Set
 from typing import Any, Self
 
 import pydantic
@@ -48,9 +49,10 @@ class Value(pydantic.BaseModel):
         """Return the value whose `model_dump(mode="json")` is `fields`. Raises InputError."""
         return cls.from_json(json.dumps(fields))
 
-    def digest(self) -> str:
-        """Return 64 hexadecimal digits that depend on every field and on nothing else."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    def digest(self, *, leave_out: Set[str] = frozenset()) -> str:
+        """Return 64 hexadecimal digits that depend on every field not left out and on nothing else."""
+        fields = self.model_dump(mode="json", exclude=set(leave_out))
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

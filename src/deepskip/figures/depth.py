@@ -62,7 +62,7 @@ def error_against_depth(rows: Sequence[Row], *, data: str) -> Picture:
     for axes, (field, measured) in zip(panels, _MEASURES.items(), strict=True):
         heading(axes, _TITLES[field], measured, above=lost_room)
         _x_depths(axes, places)
-        _draw_lost(axes, lost, places)
+        _draw_lost(axes, lost, places, untried=_lost_words(rows) != "diverged")
         label_ends(axes, [end for kind in kinds if (end := _draw(axes, kept, kind, field, places))])
         if not rows:
             say_nothing(axes)
@@ -71,7 +71,14 @@ def error_against_depth(rows: Sequence[Row], *, data: str) -> Picture:
 
 def diverged(row: Row) -> bool:
     """Return whether this cell of a study has no result: it diverged, or its error is no number."""
-    return row.get("status") == "diverged" or number(row.get("train_error")) is None
+    return row.get("status", "ok") != "ok" or number(row.get("train_error")) is None
+
+
+def _lost_words(rows: Sequence[Row]) -> str:
+    """Return why cells have no result: "diverged", or that and other reasons."""
+    found = (str(row.get("status", "ok")) for row in rows if diverged(row))
+    words = dict.fromkeys("diverged" if word == "ok" else word.replace("_", " ") for word in found)
+    return " or ".join(words)
 
 
 def places_of(depths: Sequence[int], wide: float) -> list[float]:
@@ -128,8 +135,10 @@ def _draw(axes: Axes, rows: Sequence[Row], kind: str, field: str, places: Mappin
     return End(xs[-1], ys[-1], f"{kind} {percent(ys[-1])}", colour, stopped=xs[-1] < max(places.values()))
 
 
-def _draw_lost(axes: Axes, lost: Mapping[tuple[str, int], int], places: Mapping[int, float]) -> None:
-    """Mark what diverged above the panel, a row per kind: a cross at the depth, and how many when several."""
+def _draw_lost(
+    axes: Axes, lost: Mapping[tuple[str, int], int], places: Mapping[int, float], *, untried: bool
+) -> None:
+    """Mark what has no result above the panel, a row per kind: a cross at the depth, how many when several."""
     kinds = sorted({kind for kind, _ in lost})
     for (kind, depth), count in lost.items():
         y = 1 + (0.14 + _LOST_ROW * (len(kinds) - 1 - kinds.index(kind))) / _HEIGHT
@@ -144,14 +153,19 @@ def _draw_lost(axes: Axes, lost: Mapping[tuple[str, int], int], places: Mapping[
                           size=SMALL - 1, color=MUTED, va="center_baseline")  # fmt: skip
     if lost:
         middle = 1 + (0.14 + _LOST_ROW * (len(kinds) - 1) / 2) / _HEIGHT
-        axes.annotate("diverged", (0, middle), (-6, 0), "axes fraction", "offset points", ha="right",
+        word = "no result" if untried else "diverged"
+        axes.annotate(word, (0, middle), (-6, 0), "axes fraction", "offset points", ha="right",
                       va="center_baseline", size=SMALL, color=MUTED)  # fmt: skip
 
 
 def _caption(rows: Sequence[Row], data: str, lost: bool) -> str:
     seeds = len({row["seed"] for row in rows})
     several = f"Line: mean of {seeds} seeds; dots: each seed; bars: ± 1 standard deviation."
-    note = f" {CROSS}: diverged, and in no mean; a number beside it says how many seeds did." if lost else ""
+    note = (
+        f" {CROSS}: {_lost_words(rows)}, and in no mean; a number beside it says how many seeds."
+        if lost
+        else ""
+    )
     where = f"Error on {data} after the last epoch, by number of layers (logarithmic)."
     return f"{where} {several if seeds > 1 else 'One seed.'}{note}"
 
@@ -160,7 +174,7 @@ def _alt(rows: Sequence[Row], data: str) -> str:
     parts = [f"Two line charts: final training and validation error against depth on {data}."]
     for kind in kinds_of(rows):
         kept = [row for row in rows if row["kind"] == kind and not diverged(row)]
-        parts += [f"Every {kind} net diverged."] if not kept else []
+        parts += [f"Every {kind} net: {_lost_words(rows)}."] if not kept else []
         for field, name in (("train_error", "training"), ("val_error", "validation")):
             by_depth = {d: numbers((r for r in kept if r["depth"] == d), field) for d in depths_of(kept)}
             ends = [f"{percent(statistics.fmean(v))} with {d} layers" for d, v in by_depth.items() if v]

@@ -6,12 +6,12 @@ So a second run of a study does only what is missing, and an interrupted one goe
 from __future__ import annotations
 
 import concurrent.futures as futures
+import contextlib
 import functools
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import torch
@@ -19,48 +19,23 @@ import torch
 from deepskip.data import sources
 from deepskip.data.dataset import Dataset
 from deepskip.describe.ledger import count
-from deepskip.describe.spec import Spec
-from deepskip.describe.value import Value
-from deepskip.errors import DeepskipError, DivergedError, InputError, WorkError
+from deepskip.errors import DeepskipError, ImpossibleError, InputError, WorkError
 from deepskip.files import read_json, write_json
+from deepskip.instruments import ends
 from deepskip.nets.builder import build
+from deepskip.nets.network import Network
+from deepskip.studies.cell import Cell, Row, in_order
 from deepskip.studies.pool import asked_to_stop, computing_with, deaf_children, processes
 from deepskip.training.engine import fit
-from deepskip.training.events import EpochEnded
-from deepskip.training.recipe import Recipe
+from deepskip.training.events import EpochEnded, Event
 from deepskip.training.rundir import ENVIRONMENT, METRICS, STATE, read_rows
+from deepskip.weights import store
 
 CELLS, ROW, RESULTS = "cells", "row.json", "results.jsonl"
+INSTRUMENTS = {"ends": ends}
+"""By the names that a Cell's `measure` has."""
 POLL = 0.5  # seconds between looks at what other processes have written
 PATIENCE = 120.0  # seconds that a cell waits for a process that still holds its folder
-
-Row = dict[str, Any]
-
-
-class Cell(Value):
-    """One training of a study: everything that decides its result."""
-
-    study: str
-    kind: str
-    """"plain" or "residual" in a depth study; what tells the lines of a figure apart."""
-    depth: int
-    seed: int
-    spec: Spec
-    recipe: Recipe
-    fingerprint: str
-    """The data's."""
-    device: str
-    precision: str
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """The name of the cell's folder: 16 hexadecimal digits."""
-        return self.digest()[:16]
-
-    @property
-    def title(self) -> str:
-        """The cell in words, for messages."""
-        return f"{self.kind}, {self.depth} layers, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -99,16 +74,19 @@ def run_grid(
     computes with `threads` threads: by default all in this process, an equal share in processes of ours, and on
     an executor what its workers have, or what the cell began with where it goes on.
 
+    A cell that begins from another comes after it, and is "impossible" where that did not end well; one that
+    ran out of memory in an earlier run is tried again. What keeps one training from its end (it diverges, does
+    not fit, cannot begin) is said in its row, and the others go on.
+
     Ctrl-C, or closing the iterator, lets cells that run here, in processes of ours or on a `cluster.Cluster`
     save their state and stop; another executor's running cells go on to their end. Raises WorkError when the
-    workers are lost, and, after all other cells, when one failed in another process: rows that ended are kept.
+    workers are lost, and, after all other cells, when one failed in another process: rows that ended are kept;
+    InputError when a cell begins from one that is not there.
     """
     missing = []
-    for cell in cells:
-        path = folder / CELLS / cell.hash / ROW
-        if path.exists():
-            row = read_json(path)
-            assert isinstance(row, dict)
+    for cell in in_order(cells):
+        row = _row(folder / CELLS / cell.hash)
+        if row is not None:
             yield CellEnded(cell, row, cached=True)
         else:
             missing.append(cell)
@@ -126,40 +104,88 @@ def run_grid(
                 yield from _run_here(cell, data, folder)
 
 
+def _row(path: Path) -> Row | None:
+    """Return the row of the cell in `path`, None where it is still to be trained."""
+    if not (path / ROW).exists():
+        return None
+    row = read_json(path / ROW)
+    assert isinstance(row, dict)
+    return None if row["status"] == "out_of_memory" else row
+
+
 def _run_here(cell: Cell, data: Dataset, folder: Path) -> Events:
     rows: list[Row] = []
-    status = "ok"
-    try:
-        for event in _fit(cell, data, folder):
+    with contextlib.closing(_train(cell, data, folder)) as events:
+        for event in events:
             if isinstance(event, EpochEnded):
                 rows.append(asdict(event))
                 yield CellProgress(cell, tuple(rows))
-    except DivergedError:
-        status = "diverged"
-    yield CellEnded(cell, _end(cell, folder, status), cached=False)
+            elif isinstance(event, CellEnded):
+                yield event
 
 
-def _fit(cell: Cell, data: Dataset, folder: Path, *, each_step: bool = False) -> Iterator[object]:
-    net = build(cell.spec, cell.seed)
-    return fit(
-        net,
-        data,
-        cell.recipe,
-        out=folder / CELLS / cell.hash,
-        seed=cell.seed,
-        device=cell.device,
-        precision=cell.precision,
-        resume=True,
-        each_step=each_step,
-    )
+def _train(
+    cell: Cell, data: Dataset, folder: Path, *, each_step: bool = False
+) -> Generator[Event | CellEnded, None, None]:
+    """Train the cell, yielding `fit`'s events, then that it ended: also where it ended early."""
+    measured: Row = {f"{name}_{when}": None for when in ("start", "end") for name in _columns(cell)}
+    ended = None
+    try:
+        net = _begun(cell, folder)
+        events = fit(
+            net,
+            data,
+            cell.recipe,
+            out=folder / CELLS / cell.hash,
+            seed=cell.seed,
+            device=cell.device,
+            precision=cell.precision,
+            memory=cell.memory,
+            resume=True,
+            each_step=each_step,
+        )
+        if cell.measure != "nothing":
+            # Of a net of its own: `net` already holds the state that an interrupted cell goes on from.
+            device = next(net.parameters()).device
+            measured |= _measured(cell, _begun(cell, folder).to(device), data, "start")
+        yield from events
+    except DeepskipError as error:
+        if error.status is None:
+            raise
+        ended = error
+    if cell.measure != "nothing" and (ended is None or ended.status == "diverged"):
+        measured |= _measured(cell, net, data, "end")
+    yield CellEnded(cell, _end(cell, folder, ended, measured), cached=False)
 
 
-def _end(cell: Cell, folder: Path, status: str) -> Row:
-    """Write and return the cell's row, from the metrics in its run folder."""
+def _columns(cell: Cell) -> tuple[str, ...]:
+    return INSTRUMENTS[cell.measure].COLUMNS if cell.measure != "nothing" else ()
+
+
+def _measured(cell: Cell, net: Network, data: Dataset, when: str) -> Row:
+    found = INSTRUMENTS[cell.measure].measure(net, data, cell.seed)
+    return {f"{name}_{when}": value for name, value in found.items()}
+
+
+def _begun(cell: Cell, folder: Path) -> Network:
+    """Return the cell's net as its training begins. Raises ImpossibleError where it cannot begin."""
+    if cell.begin is None:
+        return build(cell.spec, cell.seed)
+    source = folder / CELLS / cell.begin.cell
+    held = read_json(source / ROW)
+    status = held.get("status") if isinstance(held, dict) else None
+    if status != "ok":
+        raise ImpossibleError(cell.title, f"{source}, whose status is {status}", "a training that ended well")
+    return cell.begin.net(store.load(source)[0], cell.spec, cell.seed)
+
+
+def _end(cell: Cell, folder: Path, error: DeepskipError | None, measured: Row) -> Row:
+    """Write and return the cell's row: its metrics, what was measured, and the error that ended it."""
     metrics = read_rows(folder / CELLS / cell.hash / METRICS)
     last = metrics[-1] if metrics else {}
-    ok = status == "ok"
+    ok = error is None
     row = {
+        **dict(cell.columns),
         "study": cell.study,
         "kind": cell.kind,
         "depth": cell.depth,
@@ -168,8 +194,10 @@ def _end(cell: Cell, folder: Path, status: str) -> Row:
         "train_loss": last.get("train_loss") if ok else None,
         "train_error": last.get("train_error") if ok else None,
         "val_error": last.get("val_error") if ok else None,
+        **measured,
         "seconds": round(last.get("seconds", 0.0), 3),
-        "status": status,
+        "status": "ok" if error is None else error.status,
+        **({} if error is None else {"reason": str(error)}),
         "threads": torch.get_num_threads(),
         "hash": cell.hash,
     }
@@ -205,22 +233,20 @@ def run_cell(
     _await(path, patience)
     if asked_to_stop():
         return None
-    if (path / ROW).exists():
-        row = read_json(path / ROW)
-        assert isinstance(row, dict)
+    row = _row(path)
+    if row is not None:
         return row
     data = _open(source, size, cell.fingerprint)
-    with computing_with(threads or _begun_with(path)):
-        events = _fit(cell, data, folder, each_step=True)
-        try:
-            for _ in events:
-                if asked_to_stop():
-                    return None
-        except DivergedError:
-            return _end(cell, folder, "diverged")
-        finally:
-            events.close()  # type: ignore[attr-defined]
-        return _end(cell, folder, "ok")
+    with (
+        computing_with(threads or _begun_with(path)),
+        contextlib.closing(_train(cell, data, folder, each_step=True)) as events,
+    ):
+        for event in events:
+            if isinstance(event, CellEnded):
+                return event.row
+            if asked_to_stop():
+                return None
+    return None
 
 
 def _await(path: Path, patience: float) -> None:
@@ -256,8 +282,10 @@ def _run_on(
     # The deepest first: the last cell to start is then a short one, and no worker waits for long.
     order = sorted(cells, key=lambda cell: -cell.spec.layers)
     failed: dict[Cell, Exception] = {}
+    hashes = {cell.hash for cell in cells}
+    held = [cell for cell in order if cell.begin is not None and cell.begin.cell in hashes]
     with deaf_children():
-        waiting = {executor.submit(run_cell, cell, *given): cell for cell in order}
+        waiting = {executor.submit(run_cell, cell, *given): cell for cell in order if cell not in held}
     seen = dict.fromkeys(cells, 0)
     try:
         while waiting:
@@ -271,8 +299,13 @@ def _run_on(
                 except Exception as error:
                     failed[cell] = error
                     continue
-                if row is not None:
-                    yield CellEnded(cell, row, cached=False)
+                if row is None:
+                    continue
+                yield CellEnded(cell, row, cached=False)
+                with deaf_children():
+                    for next_one in [one for one in held if one.begin and one.begin.cell == cell.hash]:
+                        held.remove(next_one)
+                        waiting[executor.submit(run_cell, next_one, *given)] = next_one
             for cell in waiting.values():
                 rows = tuple(read_rows(folder / CELLS / cell.hash / METRICS))
                 if len(rows) != seen[cell]:

@@ -6,21 +6,24 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from deepskip.studies.grid import Row
+from deepskip.studies.cell import Row
 
 KINDS = ("plain", "residual")
+TRIED = ("ok", "diverged")  # statuses of trainings that say something of depth
 MARGIN = 1.0  # points of training error below which a rise is not called degradation
 ONE_SEED = 10.0  # the same where no spread over seeds says what is chance
 
 
 def judge(rows: Sequence[Row], *, data: str, command: str, epochs: int, seeds: int) -> dict[str, Any]:
     """Return what the rows say, in numbers and words: where each kind degrades, which depth pays."""
-    table = [_summarise(kind, depth, group) for (kind, depth), group in _groups(rows).items()]
+    tried = [row for row in rows if row["status"] in TRIED]
+    table = [_summarise(kind, depth, group) for (kind, depth), group in _groups(tried).items()]
     by_kind = {kind: [line for line in table if line["kind"] == kind] for kind in KINDS}
     starts = {kind: _degrades_at(by_kind[kind]) for kind in KINDS}
     pays = _pays(table)
     sentences = [_say_degradation(kind, by_kind[kind], starts[kind]) for kind in KINDS if by_kind[kind]]
     sentences.append(_say_pays(pays, table, data))
+    sentences += say_untried(rows)
     return {
         "study": "depth",
         "data": data,
@@ -33,6 +36,19 @@ def judge(rows: Sequence[Row], *, data: str, command: str, epochs: int, seeds: i
         "sentences": sentences,
         "table": table,
     }
+
+
+def say_untried(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each reason, but divergence, for which trainings have no result."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] not in TRIED:
+            cell = f"{row['kind']} {row['depth']}"
+            reasons.setdefault(row["status"].replace("_", " "), []).append(cell)
+    return [
+        f"Without a result, {reason}: {', '.join(dict.fromkeys(cells))} layers."
+        for reason, cells in reasons.items()
+    ]
 
 
 def _groups(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
@@ -124,7 +140,7 @@ def _hint(lines: Sequence[Row]) -> str:
 
 def _say_pays(pays: Row | None, table: Sequence[Row], data: str) -> str:
     if pays is None:
-        return f"No depth pays on {data}: every training diverged."
+        return f"No depth pays on {data}: {'every training diverged' if table else 'nothing was trained'}."
     trained = [line for line in table if line["val_error_mean"] is not None]
     best = min(trained, key=lambda line: line["val_error_mean"])
     n = pays["n"] - pays["diverged"]

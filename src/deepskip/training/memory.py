@@ -7,7 +7,7 @@ import torch
 
 from deepskip.describe.ledger import count
 from deepskip.describe.spec import Spec
-from deepskip.errors import InputError, WorkError, choices, nearest
+from deepskip.errors import ImpossibleError, InputError, MemoryLostError, TooLargeError, choices, nearest
 from deepskip.training.precision import Precision
 from deepskip.training.segments import recompute_bytes, reversible_bytes
 from deepskip.training.way import Memory, Way
@@ -32,8 +32,8 @@ def at_once(batch: int, images: int, accumulate: int, ranks: int) -> int:
 def choose(spec: Spec, images: int, wanted: str, precision: Precision, device: torch.device) -> Memory:
     """Return what a step of `images` images is to keep: `wanted`, or with "auto" the fastest that fits.
 
-    Storing is faster than recomputing, and that than reversing. Raises InputError for an unknown word, and for
-    what the net cannot do.
+    Storing is faster than recomputing, and that than reversing. Raises InputError for an unknown word, and
+    ImpossibleError for what the net cannot do.
     """
     if wanted not in MODES:
         raise InputError("--memory", repr(wanted), choices(MODES), nearest(wanted, MODES))
@@ -47,10 +47,10 @@ def choose(spec: Spec, images: int, wanted: str, precision: Precision, device: t
         got = f"reversible for {spec.name}, " + (
             "a plain net, which has nothing to reverse" if spec.is_plain else "whose blocks have no inverse"
         )
-        raise InputError("--memory", got, "a reversible net (revnet_cifar), or recompute", "recompute")
+        raise ImpossibleError("--memory", got, "a reversible net (revnet_cifar), or recompute", "recompute")
     found = next((memory for memory in _possible(spec) if memory == wanted), None)
     if found is None:
-        raise InputError("--memory", f"{wanted} for a net of one block", "store", "store")
+        raise ImpossibleError("--memory", f"{wanted} for a net of one block", "store", "store")
     return found
 
 
@@ -89,14 +89,14 @@ def largest_batch(spec: Spec, free: int, way: Way) -> int:
 
 
 def check(spec: Spec, images: int, way: Way, device: torch.device) -> None:
-    """Refuse a step that cannot fit. Raises InputError, naming the batch that would."""
+    """Refuse a step that cannot fit. Raises TooLargeError, naming the batch that would."""
     free = free_bytes(device)
     needed = needed_bytes(spec, images, way)
     if needed > free:
         most = largest_batch(spec, free, way)
         sparing = [memory for memory in _possible(spec) if memory != way.memory]
         fits = [m for m in sparing if needed_bytes(spec, images, way.replace(compile="none", memory=m)) < free]
-        raise InputError(
+        raise TooLargeError(
             "batch",
             f"{images} images at once, which need {_size(needed)}",
             f"at most {most} in the {_size(free)} that are free",
@@ -105,10 +105,10 @@ def check(spec: Spec, images: int, way: Way, device: torch.device) -> None:
         )
 
 
-def ran_out(spec: Spec, images: int, way: Way, device: torch.device, where: str) -> WorkError:
+def ran_out(spec: Spec, images: int, way: Way, device: torch.device, where: str) -> MemoryLostError:
     """Return the error of a step that ran out of memory, naming a batch that should fit."""
     most = min(largest_batch(spec, free_bytes(device), way), images // 2)
-    return WorkError(
+    return MemoryLostError(
         where,
         f"no memory left for {images} images at once",
         "fewer of them, --memory recompute, a smaller net; what was saved is kept, --resume goes on from it",

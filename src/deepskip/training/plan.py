@@ -6,7 +6,7 @@ from deepskip.data.batches import shaped
 from deepskip.data.dataset import Dataset
 from deepskip.data.variation import Variation
 from deepskip.describe.ledger import count
-from deepskip.errors import InputError
+from deepskip.errors import ImpossibleError
 from deepskip.nets.network import Network
 from deepskip.training.recipe import Recipe
 
@@ -25,19 +25,21 @@ def variation_of(recipe: Recipe, data: Dataset, epoch: int, epochs: int) -> Vari
 
 
 def agree(net: Network, data: Dataset, recipe: Recipe) -> None:
-    """Refuse a net, data and a recipe that do not go together. Raises InputError."""
+    """Refuse a net, data and a recipe that do not go together. Raises ImpossibleError."""
     if tuple(net.spec.input) != tuple(data.input):
         allowed = f"{tuple(data.input)}, as {data.name} has"
-        raise InputError("net's input", net.spec.input, allowed, f"spec.replace(input={tuple(data.input)})")
+        raise ImpossibleError(
+            "net's input", net.spec.input, allowed, f"spec.replace(input={tuple(data.input)})"
+        )
     if net.spec.classes != len(data.classes):
         allowed = f"{len(data.classes)}, as {data.name} has"
-        raise InputError(
+        raise ImpossibleError(
             "net's classes", net.spec.classes, allowed, f"spec.replace(classes={len(data.classes)})"
         )
     smallest = min(line.outputs.height * line.outputs.width for line in count(net.spec).lines[:-1])
     at_once = min(recipe.batch, len(data.train)) // recipe.accumulate
     if smallest == 1 and at_once < 2:
         got = f"{at_once}, and a last stage of 1×1 pixels"
-        raise InputError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)
+        raise ImpossibleError("batch", got, "2 or more: batch normalisation needs two values a channel", 2)
     for epoch in range(len(recipe.sizes) or 1):
         shaped(data.preprocessing, variation_of(recipe, data, epoch, len(recipe.sizes) or 1))
