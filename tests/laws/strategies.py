@@ -81,7 +81,9 @@ def specs(draw: st.DrawFn, coupled: bool = False, **fixed: object) -> Spec:
         "first": draw(st.sampled_from(("shared", "own"))) if order in ("pre", "relu_only") else "shared",
         "norm": norm,
         "norm_groups": draw(st.sampled_from((2, 32))),
-        "initial": "fixup" if norm == "fixup" else draw(st.sampled_from(("he_fan_out", "he_fan_in"))),
+        "initial": "fixup"
+        if norm == "fixup"
+        else draw(st.sampled_from(("he_fan_out", "he_fan_in", "delta_orthogonal", "pytorch"))),
         "junction": draw(junctions(silent=zero_last or norm == "fixup")),
         "projection": draw(st.sampled_from(("conv", "pool"))),
         "squeeze": squeeze,

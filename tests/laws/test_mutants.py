@@ -179,8 +179,8 @@ MUTANTS = {
     ),
     "4: new blocks are not silent": (
         "surgery/growing.py",
-        "        last.weight.zero_()\n",
-        "        last.weight.mul_(1e-6)\n",
+        "            tensor.zero_()\n\n\ndef _pass_on",
+        "            tensor.mul_(1e-6)\n\n\ndef _pass_on",
         "laws/test_growing.py::test_a_grown_net_has_the_same_outputs_bit_for_bit",
     ),
     "4: a gate is held to leave its shortcut alone": (
@@ -338,6 +338,18 @@ MUTANTS = {
         'torch._foreach_mul_(buffers, group["momentum"])',
         "torch._foreach_mul_(buffers, 0.0)",
         "unit/test_muon.py::test_other_parameters_take_sgds_steps",
+    ),
+    "initial: delta-orthogonal values are drawn unevenly": (
+        "nets/initial.py",
+        "    q, r = found\n",
+        "    q, r = drawn, found[1]\n",
+        "laws/test_nets.py::test_a_delta_orthogonal_net_keeps_every_length",
+    ),
+    "3: a silent branch has a bias": (
+        "nets/initial.py",
+        'if kind in ("weight", "bias") else 1.0',
+        'if kind == "weight" else 1.0',
+        "laws/test_nets.py::test_a_branch_that_begins_silent_has_no_bias",
     ),
     "the first unit does not share its activation": (
         "describe/spec.py",

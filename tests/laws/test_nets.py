@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -38,9 +39,12 @@ def test_the_twin_has_the_same_tensors_without_the_shortcuts(spec: Spec, seed: i
 def _branch_gain(spec: Spec, name: str) -> float:
     """Return what zero_last and Fixup multiply an initial tensor by in a residual net, inside branches."""
     site = next((site for site in spec.sites() if name.startswith(f"{site.name}.branch.")), None)
-    if site is None or not name.endswith(".weight"):
+    if site is None:
         return 1
-    last, layer = len(site.block.convs), name.split(".")[-2]
+    last, (layer, kind) = len(site.block.convs), name.split(".")[-2:]
+    drawn = kind == "weight" or (kind == "bias" and spec.initial == "pytorch" and layer.startswith("conv"))
+    if not drawn:
+        return 1
     if spec.initial == "fixup" and layer.startswith("conv"):
         blocks = len(list(spec.sites()))
         return 0 if layer == f"conv{last}" else blocks ** (-1 / (2 * last - 2))
@@ -167,6 +171,55 @@ def test_initial_variance_is_the_papers(rule: str) -> None:
     fan = 9 * (128 if rule == "he_fan_out" else 64)
     assert conv.weight.var().item() == pytest.approx(2 / fan, rel=0.02)
     assert conv.weight.mean().item() == pytest.approx(0, abs=3 * (2 / fan / conv.weight.numel()) ** 0.5)
+
+
+def test_a_delta_orthogonal_net_keeps_every_length() -> None:
+    """Of a plain stack of 3×3 convolutions without ReLU, √2 aside: Xiao et al. 2018, §2.3."""
+    net = build(zoo.cifar(20, norm="none", plain=True, initial="delta_orthogonal")).double()
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 19
+    for conv in convs:
+        rows, columns = conv.weight.shape[:2]
+        centre = conv.weight[:, :, 1, 1].detach() / math.sqrt(2)
+        small = centre.T @ centre if rows >= columns else centre @ centre.T
+        assert torch.allclose(small, torch.eye(len(small)).double(), atol=1e-6)
+        assert conv.weight.count_nonzero() == centre.count_nonzero()
+    x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    y = x
+    for conv in convs[1:7]:  # the first stage's, which keep the dimensions
+        y = nn.functional.conv2d(y, conv.weight / math.sqrt(2), padding=1)
+    assert torch.allclose(y.norm(dim=1), x.norm(dim=1), rtol=1e-5)
+
+
+def test_groups_are_orthogonal_each() -> None:
+    spec = zoo.imagenet(50, groups=32, width=4 * 32, initial="delta_orthogonal")
+    conv = build(spec).stages["s1"]["b1"].branch.conv2
+    for part in conv.weight[:, :, 1, 1].detach().double().chunk(32):
+        assert torch.allclose(part.T @ part, 2 * torch.eye(4).double(), atol=1e-6)
+
+
+def test_pytorchs_rule_is_what_its_layers_begin_with() -> None:
+    net = build(zoo.imagenet(18).replace(norm="none", initial="pytorch"))
+    for module in net.modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        torch.manual_seed(0)
+        like = type(module).__new__(type(module))
+        like.__dict__.update(module.__dict__)
+        like._parameters = {n: nn.Parameter(torch.empty_like(p)) for n, p in module.named_parameters()}
+        like.reset_parameters()
+        for name, ours in module.named_parameters():
+            own, other, n = ours.detach(), like._parameters[name].detach(), ours.numel()
+            # Uniform within the same bounds: the largest of n values misses the bound by about 1 / n of it.
+            assert own.abs().max().item() == pytest.approx(other.abs().max().item(), rel=12 / n + 1e-3)
+            assert abs(own.mean()) < 4 * other.abs().max() / n**0.5
+
+
+def test_a_branch_that_begins_silent_has_no_bias() -> None:
+    net = build(zoo.cifar(8, norm="none", zero_last=True, initial="pytorch"))
+    for block in net.blocks():
+        assert not block.branch.conv2.bias.any()
+        assert block.branch.conv1.bias.any()
 
 
 def test_different_seeds_and_names_give_different_values() -> None:

@@ -21,7 +21,7 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Shortcut = Literal["A", "B", "C", "none"]
 Order = Literal["post", "norm_after", "relu_before", "relu_only", "pre"]
 Norm = Literal["batch", "group", "layer", "none", "fixup"]
-Initial = Literal["he_fan_out", "he_fan_in", "fixup"]
+Initial = Literal["he_fan_out", "he_fan_in", "fixup", "delta_orthogonal", "pytorch"]
 First = Literal["shared", "own"]
 Reads = Literal["all", "first", "second"]
 
@@ -285,7 +285,10 @@ class Spec(Value):
     """Rule of the convolutions' initial values: normal, variance 2 / fan (He et al. 2015, arXiv:1502.01852;
     equation 10 for the inputs a value reads, "he_fan_in", equation 14 for the outputs it reaches). "fixup"
     scales these down inside branches and zeroes what ends them (arXiv:1901.09321, §3), but not in a plain net,
-    whose branches carry the signal alone."""
+    whose branches carry the signal alone. "delta_orthogonal": zero but for the kernel's centre, which is √2
+    times a random matrix with orthonormal rows or columns (Xiao et al. 2018, arXiv:1806.05393, algorithm 1, for
+    tanh and so without √2). "pytorch": what PyTorch's layers begin with, uniform within ±1/√fan_in, biases
+    too."""
 
     @property
     def name(self) -> str:

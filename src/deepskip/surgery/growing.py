@@ -200,13 +200,13 @@ def _begin(net: Network, spec: Spec, site: Site, start: Start) -> None:
                 assert isinstance(module.running_var, Tensor)
                 module.running_var.fill_(1 - module.eps)
     elif start != "fresh" and not _starts_at_zero(spec):  # two factors at zero would have no gradient
-        last = net.get_submodule(ending(spec, site))
-        assert isinstance(last.weight, Tensor)
-        last.weight.zero_()
+        for tensor in net.get_submodule(ending(spec, site)).parameters():
+            tensor.zero_()
 
 
 def _pass_on(conv: nn.Conv2d) -> None:
-    conv.weight.zero_()
+    for tensor in conv.parameters():
+        tensor.zero_()
     middle = tuple(size // 2 for size in conv.kernel_size)
     for out in range(conv.out_channels):
         conv.weight[(out, out % (conv.in_channels // conv.groups), *middle)] = 1.0
