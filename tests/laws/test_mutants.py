@@ -333,6 +333,12 @@ MUTANTS = {
         "",
         "unit/test_muon.py::test_it_takes_the_steps_of_pytorchs",
     ),
+    "7: Muon's momentum is not in the state": (
+        "training/stepper.py",
+        '        self.optimiser.load_state_dict(state["optimiser"])\n',
+        "",
+        "laws/test_resume.py::test_muons_momentum_is_part_of_the_state",
+    ),
     "muon: momentum is the last gradient": (
         "training/muon.py",
         'torch._foreach_mul_(buffers, group["momentum"])',

@@ -125,6 +125,20 @@ def test_with_everything_on(digits, stop_at: int) -> None:
     assert torch.equal(whole.stem.conv1.weight, _net().stem.conv1.weight)  # frozen
 
 
+@pytest.mark.parametrize("stop_at", [1, 6, 11])
+def test_muons_momentum_is_part_of_the_state(digits, stop_at: int) -> None:
+    recipe = Recipe(epochs=2, batch=240, lr=0.02, optimiser="muon", weight_decay=0.01)
+    never = _net()
+    list(fit(never, digits, recipe))
+    for event in fit(_net(), digits, recipe, out="run", each_step=True):
+        if isinstance(event, Stepped) and event.step == stop_at:
+            break
+    resumed = _net(9)
+    list(fit(resumed, digits, recipe, out="run", resume=True))
+    for name, tensor in never.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
 def test_patience_ends_a_run_and_keeps_its_best_epoch(digits, monkeypatch) -> None:
     errors = iter([50.0, 30.0, 40.0, 35.0, 20.0])
     real = engine.score_together
