@@ -12,20 +12,22 @@ Contenders train the same net on the same images at the same batch, with SGD and
 - `tuned`: torchvision's loop tuned by hand: channels last, bf16 where the processor has it, fused SGD;
 - `deepskip`: `ds.fit` in the way that `deepskip train` measures, from its store, second epoch on.
 
-They take turns: a few steps each, several rounds, so that a noisy machine is equally noisy to all; the first
-steps of a turn, whose batches were loaded while the others trained, are not timed. The medians over rounds and
-their ratios go to `results/train-speed-<cpu>.md`.
+Each in a process of its own, they take turns: a few steps each, several rounds, so that a noisy machine is
+equally noisy to all; the first steps of a turn, whose batches were loaded before, are not timed. The medians
+over rounds and their ratios go to `results/train-speed-<cpu>.md`.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,11 @@ class Cifar(Dataset[Any]):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
+def dataset(task: Task, folder: Path) -> ds.data.Dataset:
+    """Return the task's images, as deepskip opens them."""
+    return ds.data.open("cifar10") if task.data == "cifar" else ds.data.open(folder, size=task.size)
+
+
 def peer_net(task: Task, classes: int) -> nn.Module:
     """Return torchvision's net; of the CIFAR net, which it has not, ours as a plain module."""
     if task.data == "photos":
@@ -156,19 +163,46 @@ def ours(task: Task, data: ds.data.Dataset) -> Iterator[None]:
             yield
 
 
-def measure(contenders: dict[str, Iterator[None]], task: Task, rounds: int) -> dict[str, list[float]]:
+def contender(name: str, task: Task, folder: Path) -> Iterator[None]:
+    """Return the steps of the contender called `name`."""
+    data = dataset(task, folder)
+    if name == "deepskip":
+        return ours(task, data)
+    loader = timm_loader(task, folder) if name == "timm" else torchvision_loader(task, folder)
+    return peer(task, loader, tuned=name == "tuned", classes=len(data.classes))
+
+
+def serve(name: str, task: Task, folder: Path, asked: Connection) -> None:
+    """Take turns in a process of its own, as it would run: what one sets there is no help to another."""
+    steps = contender(name, task, folder)
+    while asked.recv():
+        for _ in range(UNTIMED):
+            next(steps)
+        started = time.perf_counter()
+        for _ in range(task.steps):
+            next(steps)
+        asked.send(task.batch * task.steps / (time.perf_counter() - started))
+    steps.close()  # type: ignore[attr-defined]
+
+
+def measure(task: Task, folder: Path, rounds: int) -> dict[str, list[float]]:
     """Return images/s of every turn of every contender."""
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    names = ["torchvision", "tuned", "deepskip", *(["timm"] if task.data == "photos" else [])]
+    found: dict[str, list[float]] = {name: [] for name in names}
+    spawning = multiprocessing.get_context("spawn")
+    asking = {}
+    for name in names:
+        asking[name], asked = spawning.Pipe()
+        spawning.Process(target=serve, args=(name, task, folder, asked)).start()
     for turn in range(rounds + 1):
-        for name, steps in contenders.items():
-            for _ in range(UNTIMED):
-                next(steps)
-            started = time.perf_counter()
-            for _ in range(task.steps):
-                next(steps)
+        for name in names:
+            asking[name].send(True)
+            rate = asking[name].recv()
             if turn:  # the first warms up
-                found[name].append(task.batch * task.steps / (time.perf_counter() - started))
+                found[name].append(rate)
         print(task.name, {name: f"{rates[-1]:.1f}" for name, rates in found.items() if rates}, flush=True)
+    for connection in asking.values():
+        connection.send(False)
     return found
 
 
@@ -208,19 +242,8 @@ def main() -> int:
 
 def measured(task: Task, folder: Path, rounds: int) -> list[str]:
     """Return the table's lines for one net."""
-    data = ds.data.open("cifar10") if task.data == "cifar" else ds.data.open(folder, size=task.size)
-    classes = len(data.classes)
-    contenders = {
-        "torchvision": peer(task, torchvision_loader(task, folder), tuned=False, classes=classes),
-        "tuned": peer(task, torchvision_loader(task, folder), tuned=True, classes=classes),
-        "deepskip": ours(task, data),
-    }
-    if task.data == "photos":
-        contenders["timm"] = peer(task, timm_loader(task, folder), tuned=False, classes=classes)
-    found = measure(contenders, task, rounds)
-    for steps in contenders.values():
-        steps.close()  # type: ignore[attr-defined]
-    alone = pipeline(task, data)
+    found = measure(task, folder, rounds)
+    alone = pipeline(task, dataset(task, folder))
     own = statistics.median(found["deepskip"])
     lines = []
     for name, rates in found.items():
