@@ -13,8 +13,8 @@ Contenders train the same net on the same images at the same batch, with SGD and
 - `deepskip`: `ds.fit` in the way that `deepskip train` measures, from its store, second epoch on.
 
 Each in a process of its own, they take turns: a few steps each, several rounds, so that a noisy machine is
-equally noisy to all; the first steps of a turn, whose batches were loaded before, are not timed. The medians
-over rounds and their ratios go to `results/train-speed-<cpu>.md`.
+equally noisy to all; between turns all are silent, and the first steps of a turn, whose batches were loaded
+before, are not timed. The medians over rounds and their ratios go to `results/train-speed-<cpu>.md`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from deepskip.training.tuning import choose
 
 CPU = torch.device("cpu")
 WORKERS = os.cpu_count() or 1
+SETTLE = 3.0  # seconds before a turn, in which the loaders of the turn before fill up and fall silent
 UNTIMED = 2 * WORKERS + 1  # batches that a DataLoader holds ready, and the one in work
 
 
@@ -196,6 +197,7 @@ def measure(task: Task, folder: Path, rounds: int) -> dict[str, list[float]]:
         spawning.Process(target=serve, args=(name, task, folder, asked)).start()
     for turn in range(rounds + 1):
         for name in names:
+            time.sleep(SETTLE)
             asking[name].send(True)
             rate = asking[name].recv()
             if turn:  # the first warms up
