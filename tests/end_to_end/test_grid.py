@@ -106,13 +106,13 @@ def test_what_finds_no_memory_is_tried_again(workers: int, monkeypatch: pytest.M
         if spec.layers == 14:
             raise TooLargeError("batch", "128 images", "fewer", "--batch 1")
 
-    monkeypatch.setattr(engine, "check", check)
     with ThreadPoolExecutor(1) as pool:
         where = {} if workers == 1 else {"executor": pool}
-        rows = run([large, small], **where)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "check", check)
+            rows = run([large, small], **where)
         assert [rows[one.hash]["status"] for one in (large, small)] == ["out_of_memory", "ok"]
         assert rows[large.hash]["reason"] == "batch: got 128 images; allowed: fewer; nearest: --batch 1"
-        monkeypatch.undo()
         assert run([large, small], **where)[large.hash]["status"] == "ok"
 
 

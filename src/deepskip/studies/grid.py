@@ -129,6 +129,7 @@ def _train(
 ) -> Generator[Event | CellEnded, None, None]:
     """Train the cell, yielding `fit`'s events, then that it ended: also where it ended early."""
     measured: Row = {f"{name}_{when}": None for when in ("start", "end") for name in _columns(cell)}
+    (folder / CELLS / cell.hash / ROW).unlink(missing_ok=True)  # of a try that found no memory
     ended = None
     try:
         net = _begun(cell, folder)
