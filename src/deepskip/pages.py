@@ -12,9 +12,11 @@ from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.flow import flow_maps
+from deepskip.figures.identity import error_at_insertion, ratio_by_place
 from deepskip.figures.style import Picture, save
 from deepskip.files import read_json, write_text
 from deepskip.reports.depth import depth_report
+from deepskip.reports.identity import identity_report
 from deepskip.reports.run import run_report
 from deepskip.scoring import Score
 from deepskip.studies.grid import CELLS, RESULTS, ROW
@@ -103,7 +105,16 @@ def _depth_pages(study: _Study) -> Pages:
     return figures, depth_report(study.rows, study.curves, study.verdict, figures, study.plan["environment"])
 
 
-_PAGES: dict[str, Callable[[_Study], Pages]] = {"depth": _depth_pages}
+def _identity_pages(study: _Study) -> Pages:
+    data = study.plan["data"]
+    figures = {
+        "error_at_insertion": error_at_insertion(study.rows, data=data),
+        "ratio_by_place": ratio_by_place(study.rows, data=data),
+    }
+    return figures, identity_report(study.rows, study.verdict, figures, study.plan["environment"])
+
+
+_PAGES: dict[str, Callable[[_Study], Pages]] = {"depth": _depth_pages, "identity": _identity_pages}
 """By the study's name, which `study.json` holds."""
 
 

@@ -207,6 +207,48 @@ MUTANTS = {
         "fill_(1)",
         "laws/test_growing.py::test_a_delta_block_passes_on_what_a_plain_block_gets",
     ),
+    "identity study: new blocks are put into an untrained net": (
+        "studies/identity.py",
+        "growing.grow(trained, self.blocks",
+        "growing.grow(__import__('deepskip').build(trained.spec), self.blocks",
+        "end_to_end/test_identity_study.py::test_study_identity",
+    ),
+    "insertion: blocks that were there are counted": (
+        "instruments/insertion.py",
+        ' if row["block"] not in held',
+        "",
+        "unit/test_insertion.py::test_only_new_blocks_are_counted",
+    ),
+    "insertion: outputs are compared by value": (
+        "instruments/insertion.py",
+        "(before.view(torch.int32) == after.view(torch.int32))",
+        "(before == after)",
+        "unit/test_insertion.py::test_outputs_are_compared_image_by_image_and_bit_by_bit",
+    ),
+    "identity study: one standard deviation is enough": (
+        "studies/argument.py",
+        "max(MARGIN, sum(sds))",
+        "max(MARGIN, max(sds))",
+        "unit/test_argument.py::test_worse_is_more_than_chance",
+    ),
+    "identity study: training error does not count": (
+        "studies/argument.py",
+        "    for split in SPLITS:\n        sds",
+        "    for split in ('val',):\n        sds",
+        "unit/test_argument.py::test_training_error_alone_is_worse_too",
+    ),
+    "identity study: the fall is upside down": (
+        "studies/argument.py",
+        "return falls[0] / falls[1]",
+        "return falls[1] / falls[0]",
+        "unit/test_argument.py::test_the_seeds_argument",
+    ),
+    "grid: a cell is compared with what it began as": (
+        "studies/grid.py",
+        "return cell.begin.measure(net, trained, data, cell.seed)",
+        "return cell.begin.measure(net, net, data, cell.seed)",
+        "end_to_end/test_identity_study.py::test_study_identity",
+    ),
     "identity: images are compared with themselves": (
         "instruments/identity.py",
         "m - torch.diag(m.diagonal())",

@@ -17,6 +17,7 @@ from deepskip import figures
 from deepskip.errors import InputError
 from deepskip.figures import colour, labels, rows
 from deepskip.figures.depth import places_of
+from tests.unit.identity_rows import identity_rows
 
 DEPTHS = (8, 20, 32, 56, 110)
 TWELVE = (8, 14, 20, 26, 32, 38, 44, 50, 56, 74, 92, 110)
@@ -129,6 +130,25 @@ CASES = {
     "flow, odd values": lambda: figures.flow_maps(
         [{"step": 1, "grad_norm": [0.0, 1e-300, -1, "x", None, math.inf, 1e300]}, {"step": None}, {"step": 3}]
     ),
+    "insertion": lambda: figures.error_at_insertion(identity_rows(), data="digits"),
+    "insertion, 1 seed": lambda: figures.error_at_insertion(identity_rows(seeds=1), data="digits"),
+    "insertion, some lost": lambda: figures.error_at_insertion(
+        identity_rows(became=lambda _, start, seed: ("ok", "diverged", "impossible")[(len(start) + seed) % 3]),
+        data="digits",
+    ),
+    "insertion, all lost": lambda: figures.error_at_insertion(
+        identity_rows(became=lambda *_: "impossible"), data="digits"
+    ),
+    "insertion, no row": lambda: figures.error_at_insertion([], data="digits"),
+    "insertion, nasty name": lambda: figures.error_at_insertion(identity_rows(), data="".join(NASTY)),
+    "ratio": lambda: figures.ratio_by_place(identity_rows(), data="digits"),
+    "ratio, 1 seed": lambda: figures.ratio_by_place(identity_rows(seeds=1), data="digits"),
+    "ratio, 1 block": lambda: figures.ratio_by_place(identity_rows((2,)), data="digits"),
+    "ratio, 12 depths": lambda: figures.ratio_by_place(identity_rows(TWELVE), data="digits"),
+    "ratio, no number": lambda: figures.ratio_by_place(
+        [{**row, "ratio_start": [None, math.inf], "ratio_end": None} for row in identity_rows()], data="digits"
+    ),
+    "ratio, no row": lambda: figures.ratio_by_place([], data="".join(NASTY)),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -270,6 +290,39 @@ def test_numbers_that_a_diverged_cell_left_behind_are_not_drawn():
     rows[-1] |= {"status": "diverged", "train_error": 1e9, "val_error": 1e9}
     axes = figures.error_against_depth(rows, data="digits").axes[0]
     assert max(max(line.get_ydata()) for line in axes.lines) < 110
+
+
+def test_means_stand_at_the_three_moments_and_dots_are_seeds():
+    picture = figures.error_at_insertion(identity_rows(), data="digits")
+    residual, plain = (
+        [(line.get_zorder(), list(line.get_ydata())) for line in axes.lines] for axes in picture.axes
+    )
+    assert residual.count((5, [4.0, 4.0, 3.5])) == 2
+    assert (5, [4.0, 90.0, 64.0]) in plain
+    assert (3.5, [2.0, 88.0, 62.0]) in plain  # training
+    assert (4, [55.0, 64.0, 73.0]) in plain
+    assert {"fresh 64%", "silent 3.5%", "no blocks 3.5%"} <= set(written(picture))
+
+
+def test_a_lost_seed_is_in_no_mean_and_is_counted():
+    made = identity_rows(became=lambda _, start, seed: "diverged" if (start, seed) == ("fresh", 0) else "ok")
+    next(row for row in made if row["status"] == "diverged")["val_scored_end"] = 1e9
+    picture = figures.error_at_insertion(made, data="digits")
+    assert f"fresh 68% {rows.CROSS}1" in written(picture)
+    assert "seeds without a result" in picture.caption
+    made = identity_rows(became=lambda _, start, seed: "diverged" if start == "fresh" else "ok")
+    assert f"fresh {rows.CROSS}3" in written(figures.error_at_insertion(made, data="digits"))
+
+
+def test_ratios_stand_at_the_places_of_their_blocks():
+    made = identity_rows((8, 20))
+    picture = figures.ratio_by_place(made, data="digits")
+    before, trained = picture.axes
+    assert before.get_ylim() == trained.get_ylim()
+    second = [row["ratio_end"][1] for row in made if row["kind"] == "residual" and row["depth"] == 8]
+    assert list(trained.lines[0].get_xdata()) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert trained.lines[0].get_ydata()[1] == pytest.approx(sum(second) / 3)
+    assert {"8 layers", "20"} <= set(written(picture))
 
 
 def test_places_keep_their_order_and_their_distance():

@@ -9,7 +9,9 @@ from collections import Counter
 import pytest
 
 from deepskip import figures
-from deepskip.reports import depth_report, inline, run_report, words
+from deepskip.reports import depth_report, identity_report, inline, run_report, words
+from deepskip.studies.argument import judge
+from tests.unit.identity_rows import identity_rows
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f'"><img src=x onerror=alert(1)>{SCRIPT}</style></svg>{{{{ 7*7 }}}}'
@@ -87,6 +89,16 @@ def depth_page(data="digits", environment=None, **shape):
     return depth_report(rows, curves, verdict, drawn, environment or {"torch": "2.13.0", "cpu": {"cores": 4}})
 
 
+def identity_page(data="digits", command="deepskip study identity digits", **shape):
+    rows = identity_rows(**shape)
+    drawn = {
+        "insertion": figures.error_at_insertion(rows, data=data),
+        "ratio": figures.ratio_by_place(rows, data=data),
+    }
+    verdict = judge(rows, data=data, command=command, epochs=12, seeds=3)
+    return identity_report(rows, verdict, drawn, {"torch": "2.13.0", data: data})
+
+
 def run_page(
     classes=("cat", "dog", "newt"), status="finished", scored=True, name="resnet18", epochs=3, draw=True
 ):
@@ -122,6 +134,13 @@ PAGES = {
     "depth, one kind": lambda: depth_page(kinds=("residual",)),
     "depth, one lost": lambda: depth_page(lost=("plain", 110)),
     "depth, hostile": lambda: depth_page(data=HOSTILE, environment={HOSTILE: HOSTILE, "in": {"to": SCRIPT}}),
+    "identity": identity_page,
+    "identity, one seed": lambda: identity_page(seeds=1),
+    "identity, some lost": lambda: identity_page(
+        became=lambda _, start, seed: ("ok", "diverged", "impossible")[(len(start) + seed) % 3]
+    ),
+    "identity, all lost": lambda: identity_page(became=lambda *_: "out_of_memory"),
+    "identity, hostile": lambda: identity_page(HOSTILE, HOSTILE),
     "run": run_page,
     "run, hostile": lambda: run_page(classes=(HOSTILE, SCRIPT, "&amp;", "a\x00b"), name=HOSTILE),
     "run, 100 classes": lambda: run_page(classes=[f"class {i}" for i in range(100)]),
@@ -188,7 +207,7 @@ def test_colours_follow_the_page(text):
             assert f"{name}:#" in text, "every colour has its value at night"
 
 
-@pytest.mark.parametrize("name", ["depth, hostile", "run, hostile"])
+@pytest.mark.parametrize("name", ["depth, hostile", "identity, hostile", "run, hostile"])
 def test_hostile_names_are_text(name):
     text = PAGES[name]()
     page = Page(text)
@@ -220,6 +239,20 @@ def test_one_seed_has_no_deviation_and_a_lost_cell_no_mean():
     assert "±" not in Page(depth_page(seeds=1)).text.split("The numbers")[1].split("finished.")[1]
     lost = Page(depth_page(lost=("plain", 110))).text
     assert "110 78,042 \N{EN DASH} † \N{EN DASH} 0 3" in lost
+
+
+def test_the_identity_study_says_what_was_put_in_and_what_came_of_it():
+    page = Page(identity_page())
+    assert "18 silent blocks in a trained residual net change no bit of its outputs" in page.text
+    assert (
+        "residual, 8 layers none 8 4.0 ± 1.0 4.0 ± 1.0 3.5 ± 1.0 2.0 ± 1.0 2.0 ± 1.0 1.5 ± 1.0 3" in page.text
+    )
+    assert "silent: last weights zero 44 same bits 4.0 ± 1.0 4.0 ± 1.0 3.5 ± 1.0" in page.text
+    assert "fresh: initial values 44 changed by up to 2.5 4.0 ± 1.0 90.0 ± 0.0 64.0 ± 9.0 †" in page.text
+    assert "without a result" not in page.text
+    assert page.text.index("residual, 8 layers") < page.text.index("plain, 8 layers")
+    lost = Page(identity_page(became=lambda _, start, seed: "impossible" if start == "delta" else "ok")).text
+    assert "3 impossible: it was impossible" in lost
 
 
 def test_the_run_says_what_it_achieved():

@@ -14,6 +14,7 @@ from deepskip._version import __version__
 from deepskip.cli import show
 from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
+from deepskip.cli.identity import identity
 from deepskip.cli.nets import describe, nets
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
@@ -44,6 +45,7 @@ app.command(predict, sort_key=6)
 app.command(import_, name="import", sort_key=7)
 app.command(study)
 study.command(depth)
+study.command(identity)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

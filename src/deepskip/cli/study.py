@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from deepskip.cli.train import Settings, choose_recipe
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
+    from deepskip.studies.cell import Cell
     from deepskip.studies.cluster import Cluster
     from deepskip.studies.grid import CellEnded
     from deepskip.studies.study import Result, Study
@@ -36,7 +37,7 @@ class Training:
     lr: float | None = None
     """Peak learning rate; the recipe says by default."""
     recipe: str | None = None
-    """A named recipe, or a .yaml file of a recipe's fields; by default the one named like the study."""
+    """A named recipe, or a .yaml file of a recipe's fields; `depth` by default."""
     settings: Settings = ()
     """Any field of the recipe, as KEY=VALUE; may be given several times."""
 
@@ -166,19 +167,20 @@ def _run(
                 if isinstance(event, CellEnded):
                     rows[event.cell.hash] = event.row
                     if not output.live:
-                        output.note(_ended_line(event, len(rows), len(cells)))
+                        output.note(_ended_line(event, len(rows), cells))
     except KeyboardInterrupt:
         output.note(f"stopped after {len(rows)} of {len(cells)}; the same command goes on, in {study.out}")
         raise
     return study.result([rows[cell.hash] for cell in cells])
 
 
-def _ended_line(event: CellEnded, done: int, total: int) -> str:
-    row = event.row
+def _ended_line(event: CellEnded, done: int, cells: Sequence[Cell]) -> str:
+    row, kind = event.row, max(len(cell.kind) for cell in cells)
     found = (
         f"train error {row['train_error']:5.1f}%  val error {row['val_error']:5.1f}%"
         if row["status"] == "ok"
         else row["status"].replace("_", " ")
     )
     when = "done before" if event.cached else duration(row["seconds"])
-    return f"{done:>3}/{total}  {row['kind']:<8} {row['depth']:>5} layers  seed {row['seed']}  {found}  {when}"
+    net = f"{row['kind']:<{kind}} {row['depth']:>5} layers  seed {row['seed']}"
+    return f"{done:>3}/{len(cells)}  {net}  {found}  {when}"

@@ -7,6 +7,7 @@ from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.drawings import VIEWS, draw
 from deepskip.figures.flow import flow_maps
+from deepskip.figures.identity import error_at_insertion, ratio_by_place
 from deepskip.figures.style import Picture, save, to_svg, write
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "confusion",
     "draw",
     "error_against_depth",
+    "error_at_insertion",
     "flow_maps",
+    "ratio_by_place",
     "run_curves",
     "save",
     "to_svg",

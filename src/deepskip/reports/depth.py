@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from deepskip.figures.rows import KINDS, Row, number, numbers
+from deepskip.figures.rows import KINDS, Row, number
 from deepskip.reports import words
 from deepskip.reports.page import render
 
@@ -36,7 +36,7 @@ def depth_report(
         data=verdict["data"],
         headline=sentences[0] if sentences else f"A depth study of {verdict['data']}",
         sentences=sentences[1:],
-        facts=_facts(rows, curves, verdict),
+        facts=words.spent(rows, verdict, len(curves)),
         groups={kind: lines for kind in KINDS if (lines := [line for line in table if line["kind"] == kind])},
         any_diverged=any(line["diverged"] for line in table),
         any_degraded=any(line["degraded"] for line in table),
@@ -49,20 +49,3 @@ def depth_report(
 def _degraded(verdict: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
     start = number((verdict.get(line["kind"]) or {}).get("degrades_at"))
     return start is not None and line["depth"] >= start
-
-
-def _facts(rows: Sequence[Row], curves: Sequence[Row], verdict: Mapping[str, Any]) -> list[str]:
-    """Return what was spent, in a few words each."""
-    spent = sum(numbers(rows, "seconds"))
-    facts = [
-        _count(len(rows), "training"),
-        _count(int(verdict["seeds"]), "seed"),
-        f"{_count(int(verdict['epochs']), 'epoch')} each",
-        f"{len(curves):,} epochs in all" if curves else "",
-        f"{words.duration(spent)} of training" if spent else "",
-    ]
-    return [fact for fact in facts if fact]
-
-
-def _count(many: int, what: str) -> str:
-    return f"{many:,} {what}" + ("" if many == 1 else "s")

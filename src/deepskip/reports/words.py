@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from deepskip.figures.rows import NONE, number
+from deepskip.figures.rows import NONE, Row, number, numbers
 
 
 def whole(value: object) -> str:
@@ -30,10 +31,10 @@ def rounded(value: object, decimals: int = 1) -> str:
     return NONE if found is None else f"{found:.{decimals}f}"
 
 
-def mean_sd(mean: object, sd: object) -> str:
+def mean_sd(mean: object, sd: object, decimals: int = 1) -> str:
     """Return a mean and, where there is one, its standard deviation: "1.4 ± 0.2"."""
     alone = number(mean) is None or number(sd) is None
-    return rounded(mean) if alone else f"{rounded(mean)} ± {rounded(sd)}"
+    return rounded(mean, decimals) if alone else f"{rounded(mean, decimals)} ± {rounded(sd, decimals)}"
 
 
 def duration(seconds: object) -> str:
@@ -46,6 +47,23 @@ def duration(seconds: object) -> str:
     minutes, rest = divmod(round(found), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def spent(rows: Sequence[Row], verdict: Mapping[str, Any], epochs: int = 0) -> list[str]:
+    """Return what a study took, in a few words each; `epochs` is how many there were in all, if counted."""
+    seconds = sum(numbers(rows, "seconds"))
+    facts = [
+        _count(len(rows), "training"),
+        _count(int(verdict["seeds"]), "seed"),
+        f"{_count(int(verdict['epochs']), 'epoch')} each",
+        f"{epochs:,} epochs in all" if epochs else "",
+        f"{duration(seconds)} of training" if seconds else "",
+    ]
+    return [fact for fact in facts if fact]
+
+
+def _count(many: int, what: str) -> str:
+    return f"{many:,} {what}" + ("" if many == 1 else "s")
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import SerializeAsAny
 
+from deepskip.data.dataset import Dataset
 from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
 from deepskip.errors import InputError
@@ -32,6 +33,13 @@ class Begin(Value, abc.ABC):
     def net(self, trained: Network, spec: Spec, seed: int) -> Network:
         """Return the net of `spec`, made of what the other cell `trained` and what `seed` decides."""
 
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What `measure` finds."""
+
+    def measure(self, net: Network, trained: Network, data: Dataset, seed: int) -> Row:
+        """Return what the row says of `net`, not yet trained on, beside what the other cell `trained`."""
+        return {}
+
 
 class Cell(Value):
     """One training of a study: everything that decides its result."""
@@ -53,7 +61,7 @@ class Cell(Value):
     """What its net begins from, if not from its own initial values."""
     columns: tuple[Column, ...] = ()
     """What else its row says, as names and values."""
-    measure: Literal["nothing", "ends"] = "nothing"
+    measure: Literal["nothing", "ends", "summary"] = "nothing"
     """The instrument that measures its net before and after the training: columns `…_start` and `…_end`."""
 
     @functools.cached_property

@@ -21,7 +21,7 @@ from deepskip.data.dataset import Dataset
 from deepskip.describe.ledger import count
 from deepskip.errors import DeepskipError, ImpossibleError, InputError, WorkError
 from deepskip.files import read_json, write_json
-from deepskip.instruments import ends
+from deepskip.instruments import ends, summary
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.studies.cell import Cell, Row, in_order
@@ -32,7 +32,7 @@ from deepskip.training.rundir import ENVIRONMENT, METRICS, STATE, read_rows
 from deepskip.weights import store
 
 CELLS, ROW, RESULTS = "cells", "row.json", "results.jsonl"
-INSTRUMENTS = {"ends": ends}
+INSTRUMENTS = {"ends": ends, "summary": summary}
 """By the names that a Cell's `measure` has."""
 POLL = 0.5  # seconds between looks at what other processes have written
 PATIENCE = 120.0  # seconds that a cell waits for a process that still holds its folder
@@ -128,7 +128,7 @@ def _train(
     cell: Cell, data: Dataset, folder: Path, *, each_step: bool = False
 ) -> Generator[Event | CellEnded, None, None]:
     """Train the cell, yielding `fit`'s events, then that it ended: also where it ended early."""
-    measured: Row = {f"{name}_{when}": None for when in ("start", "end") for name in _columns(cell)}
+    measured: Row = dict.fromkeys(_columns(cell))
     (folder / CELLS / cell.hash / ROW).unlink(missing_ok=True)  # of a try that found no memory
     ended = None
     try:
@@ -147,8 +147,8 @@ def _train(
         )
         if cell.measure != "nothing":
             # Of a net of its own: `net` already holds the state that an interrupted cell goes on from.
-            device = next(net.parameters()).device
-            measured |= _measured(cell, _begun(cell, folder).to(device), data, "start")
+            fresh = _begun(cell, folder).to(next(net.parameters()).device)
+            measured |= _measured(cell, fresh, data, "start") | _compared(cell, fresh, data, folder)
         yield from events
     except DeepskipError as error:
         if error.status is None:
@@ -159,13 +159,23 @@ def _train(
     yield CellEnded(cell, _end(cell, folder, ended, measured), cached=False)
 
 
-def _columns(cell: Cell) -> tuple[str, ...]:
-    return INSTRUMENTS[cell.measure].COLUMNS if cell.measure != "nothing" else ()
+def _columns(cell: Cell) -> list[str]:
+    """Return the names of what is measured; null until it is."""
+    names = INSTRUMENTS[cell.measure].COLUMNS if cell.measure != "nothing" else ()
+    beside = cell.begin.columns if cell.begin is not None and names else ()
+    return [f"{name}_{when}" for when in ("start", "end") for name in names] + list(beside)
 
 
 def _measured(cell: Cell, net: Network, data: Dataset, when: str) -> Row:
     found = INSTRUMENTS[cell.measure].measure(net, data, cell.seed)
     return {f"{name}_{when}": value for name, value in found.items()}
+
+
+def _compared(cell: Cell, net: Network, data: Dataset, folder: Path) -> Row:
+    if cell.begin is None:
+        return {}
+    trained = store.load(folder / CELLS / cell.begin.cell, device=next(net.parameters()).device)[0]
+    return cell.begin.measure(net, trained, data, cell.seed)
 
 
 def _begun(cell: Cell, folder: Path) -> Network:
