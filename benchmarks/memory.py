@@ -5,7 +5,7 @@
 CIFAR nets at 32 by 32 pixels, float32, SGD with momentum; each cell in a process of its own. *Peak* is the most
 memory that the process held in a step, less what it held before it, with gradients and momentum already there.
 *Time* is a step's, over the same net's that stores everything. The exponents are those of a power law through
-the peaks. Writes `results/memory-<cpu>.md`.
+the peaks. Writes `results/memory-<cpu>.md` and draws the peaks, `results/memory-<cpu>.svg`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from hardware import processor
 from torch.nn import functional
 
 import deepskip as ds
+from deepskip.figures.colour import shade
+from deepskip.figures.labels import End, label_ends
+from deepskip.figures.style import MARKERS, Picture, heading, language, panel, write
+from deepskip.training.heap import kept_for
 from deepskip.training.way import Way
 
 SERIES = (
@@ -37,9 +41,13 @@ SERIES = (
 
 def step(family: str, memory: str, depth: int, batch: int) -> dict[str, float]:
     """Return the peak in bytes and the seconds of the second step at `batch` images."""
-    net = ds.build(ds.zoo.get(family, depth=depth))
+    spec = ds.zoo.get(family, depth=depth)
     way = Way(memory=memory)  # type: ignore[arg-type]
-    way.prepare(net)
+    with kept_for(spec, batch, way, torch.device("cpu")):
+        return _steps(way, way.prepare(ds.build(spec)), batch)
+
+
+def _steps(way: Way, net: ds.Network, batch: int) -> dict[str, float]:
     call = way.sparing(net)
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
     peak = seconds = 0.0
@@ -61,6 +69,10 @@ def step(family: str, memory: str, depth: int, batch: int) -> dict[str, float]:
     return {"peak": peak, "seconds": seconds}
 
 
+Found = dict[tuple[str, str], dict[int, dict[str, float]]]
+"""Peak and seconds by net and what is kept, and by depth."""
+
+
 def slope(points: list[tuple[int, float]]) -> float:
     """Return the exponent of the power law through the points, by least squares of the logarithms."""
     xs, ys = ([math.log(value) for value in column] for column in zip(*points, strict=True))
@@ -80,7 +92,7 @@ def main() -> int:
         family, memory, depth = given.cell
         sys.stdout.write(json.dumps(step(family, memory, int(depth), given.batch)) + "\n")
         return 0
-    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    found: Found = {}
     for wanted in map(int, given.depths.split(",")):
         for family, memory in SERIES:
             depth = wanted if family == "resnet_cifar" else (wanted - 2) // 12 * 12 + 2
@@ -93,10 +105,52 @@ def main() -> int:
     path = given.out / f"memory-{processor()}.md"
     path.write_text("\n".join(table(found, given.batch)) + "\n", encoding="utf-8")
     print(path)
+    print(write(drawn(found, given.batch), path.with_suffix(".svg"), "python benchmarks/memory.py"))
     return 0
 
 
-def table(found: dict[tuple[str, str], dict[int, dict[str, float]]], batch: int) -> list[str]:
+@language()
+def drawn(found: Found, batch: int) -> Picture:
+    """Return the peaks against depth, both logarithmic: a power law is a line, and its exponent the slope."""
+    exponents = {
+        series: slope([(depth, row["peak"]) for depth, row in rows.items()])
+        for series, rows in found.items()
+        if len(rows) > 1
+    }
+    picture = Picture(
+        (6.0, 3.7),
+        title="Peak memory against depth",
+        caption=f"Peak memory of a training step at batch {batch}, 32 by 32 pixels, float32, above what the "
+        "process held before it, by number of layers (both logarithmic).",
+        alt="A line chart: peak memory against depth. "
+        + " ".join(f"{net}, {kept}: to the power {e:.2f}." for (net, kept), e in exponents.items()),
+    )
+    axes = panel(picture, 0.62, 0.5, 3.35, 2.5)
+    heading(axes, "What a step keeps", "peak, MiB")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    depths = sorted({depth for (net, _), rows in found.items() if net == "resnet_cifar" for depth in rows})
+    axes.set_xticks(depths, [f"{depth:,}" for depth in depths])
+    axes.set_yticks([100, 1000, 10_000], ["100", "1,000", "10,000"])
+    axes.minorticks_off()
+    peaks = [row["peak"] / 2**20 for rows in found.values() for row in rows.values()]
+    axes.set_ylim(min(100, *peaks), 1.2 * max(peaks))
+    axes.set_xlim(min(depth for rows in found.values() for depth in rows) / 1.1, 1.1 * max(depths))
+    axes.set_xlabel("layers")
+    ends = []
+    for (net, kept), rows in found.items():
+        if (net, kept) == ("revnet_cifar", "store"):
+            continue  # on the other net's line
+        colour = shade("plain" if kept == "store" else "residual", 0.85 if kept == "reversible" else 0.45)
+        xs, ys = list(rows), [row["peak"] / 2**20 for row in rows.values()]
+        axes.plot(xs, ys, color=colour, clip_on=False, **MARKERS["residual"])
+        exponent = f", depth to the {exponents[net, kept]:.2f}" if (net, kept) in exponents else ""
+        ends.append(End(xs[-1], ys[-1], f"{kept}{exponent}", colour))
+    label_ends(axes, ends)
+    return picture
+
+
+def table(found: Found, batch: int) -> list[str]:
     """Return the lines of the file."""
     lines = [
         "# Memory and time of a training step against depth",

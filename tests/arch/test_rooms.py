@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "files": (),
     "seeds": (),
+    "garbage": (),
     "describe": ("value", "preprocessing", "spec", "families", "zoo", "ledger"),
     "nets": ("parts", "block", "network", "initial", "builder"),
     "weights": (
@@ -93,6 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "stepper",
         "validation",
         "finder",
+        "packing",
         "rundir",
         "track",
         "engine",

@@ -101,8 +101,8 @@ MUTANTS = {
     ),
     "7: the average begins anew": (
         "training/stepper.py",
-        '{name: t.to(self.device) for name, t in state["average"].items()}',
-        "self.average.values",
+        'self.average.load(state["average"])',
+        "pass",
         "laws/test_resume.py::test_with_everything_on",
     ),
     "7: the optimiser's momentum is lost": (
@@ -128,6 +128,18 @@ MUTANTS = {
         "            torch.set_rng_state(self.random)\n",
         "",
         "laws/test_recompute.py::test_so_are_those_of_the_zoo",
+    ),
+    "memory: a run's gradients wait for its end": (
+        "training/recompute.py",
+        "PIECE = 4 ",
+        "PIECE = 400 ",
+        "laws/test_recompute.py::test_gradients_do_not_wait_for_the_way_back_to_end",
+    ),
+    "memory: gradients are made anew in every step": (
+        "training/stepper.py",
+        'set_to_none=self.way.memory == "store"',
+        "set_to_none=True",
+        "laws/test_recompute.py::test_steps_that_keep_little_have_their_gradients_in_one_place",
     ),
     "memory: a gradient goes round the branch": (
         "training/recompute.py",
@@ -362,6 +374,18 @@ MUTANTS = {
         "    if spec.is_plain:\n        return gains\n",
         "",
         "laws/test_nets.py::test_a_plain_net_ignores_zero_last",
+    ),
+    "speed: what was there before a training stays frozen": (
+        "garbage.py",
+        "        gc.unfreeze()",
+        "        pass",
+        "unit/test_garbage.py::test_settled_leaves_out_what_was_there_and_finds_what_comes",
+    ),
+    "7: packed tensors lose their order in memory": (
+        "training/packing.py",
+        "list(value.stride())]",
+        "list(value.contiguous().stride())]",
+        "unit/test_packing.py::test_everything_comes_back",
     ),
     "speed: a step's memory goes back to the system": (
         "training/heap.py",

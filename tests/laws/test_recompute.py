@@ -17,10 +17,11 @@ import deepskip as ds
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
 from deepskip.training import memory
+from deepskip.training.events import Started, Stepped
 from deepskip.training.frozen import Frozen
-from deepskip.training.recompute import Recomputed, Reversed
+from deepskip.training.recompute import PIECE, Recomputed, Reversed
 from deepskip.training.segments import _costs, segments
-from deepskip.training.way import Way
+from deepskip.training.way import Memory, Way
 from tests.laws.strategies import scrambled, specs
 
 SMALL = (3, 8, 8)
@@ -85,7 +86,8 @@ def test_half_precision_is_recomputed_in_half_precision() -> None:
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_reversed_gradients_are_the_stored_ones_but_for_rounding(shortcut: str) -> None:
-    spec = ds.zoo.reversible(26, widths=(8, 16, 16), shortcut=shortcut, input=SMALL)
+    spec = ds.zoo.reversible(50, widths=(8, 16, 16), shortcut=shortcut, input=SMALL)
+    assert len(spec.stages[0].blocks) == PIECE + 4  # so that runs are of several pieces, and of a part of one
     net = scrambled(ds.build(spec)).double()
     again = copy.deepcopy(net)
     call = Reversed(again)
@@ -98,6 +100,34 @@ def test_reversed_gradients_are_the_stored_ones_but_for_rounding(shortcut: str) 
     assert error is not None
     assert 0 < error < 1e-10
     assert call.drain() is None
+
+
+def test_gradients_do_not_wait_for_the_way_back_to_end() -> None:
+    # They would lie among what the way back takes and frees, and keep it apart.
+    spec = ds.zoo.reversible(50, widths=(8, 8, 8), input=SMALL)
+    net = ds.build(spec)
+    first, *_, last = net.stages["s1"].children()
+    order: list[str] = []
+    last.branch.conv1.weight.register_post_accumulate_grad_hook(lambda p: order.append("gradient of the last"))
+    first.branch.register_forward_hook(lambda *_: order.append("the first, again"))
+    loss = Reversed(net)(torch.randn(2, *SMALL)).sum()
+    order.clear()
+    loss.backward()
+    assert order == ["gradient of the last", "the first, again"]
+
+
+@pytest.mark.parametrize(("memory", "held"), [("store", False), ("recompute", True), ("reversible", True)])
+def test_steps_that_keep_little_have_their_gradients_in_one_place(memory: Memory, held: bool) -> None:
+    data = ds.data.open("digits")
+    net = ds.build(ds.zoo.reversible(14, widths=(8, 8, 8), input=data.input))
+    events = ds.fit(net, data, ds.Recipe(epochs=1, max_steps=3, batch=32), memory=memory, each_step=True)
+    places = [
+        [p.grad.data_ptr() for p in net.parameters() if p.grad is not None]
+        for event in events
+        if isinstance(event, Started | Stepped)
+    ]
+    assert (places[1] == places[2] == places[3]) or not held
+    assert len(places[1]) == len(list(net.parameters()))
 
 
 def test_reversible_blocks_are_undone_by_their_junctions() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from deepskip.describe.spec import ARRANGEMENTS, Conv, Site, Spec, norm_groups, squeezed
+from deepskip.garbage import paused
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.initial import initialise
 from deepskip.nets.network import Network
@@ -45,9 +46,9 @@ def build(
 
 def assemble(spec: Spec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Network:
     """Return the network that `spec` describes, for values that come from elsewhere: it holds any numbers."""
-    with torch.device(device), _Unfilled():
+    with paused(), torch.device(device), _Unfilled():
         net = Network(spec, stem=_stem(spec), stages=_stages(spec), head=_head(spec))
-    return net.to(dtype)
+    return net if dtype == torch.get_default_dtype() else net.to(dtype)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from deepskip.describe.spec import Spec
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first of `tensors` with a value that is not finite; None when there is none."""
+    numbers = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+    if not numbers:
+        return None
+    # The largest of each, in one call: of a deep net the tensors are many and small.
+    wide = (t if t.itemsize > 1 else t.float() for t in numbers.values())
+    largest = torch.stack(torch._foreach_norm(list(wide), math.inf, dtype=torch.float64))
+    return next((name for name, one in zip(numbers, largest.isfinite().tolist(), strict=True) if not one), None)
 
 
 class Network(nn.Module):

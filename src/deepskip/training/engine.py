@@ -21,6 +21,7 @@ import torch
 from deepskip.data.batches import Batch, steps_per_epoch, train_batches
 from deepskip.data.dataset import Dataset
 from deepskip.errors import DivergedError
+from deepskip.garbage import settled
 from deepskip.nets.network import Network
 from deepskip.scoring import Score
 from deepskip.training.diagnosis import NotFinite
@@ -234,6 +235,7 @@ class _Run:
         together = self.recipe.sync_norm
         try:
             with (
+                settled(sum(1 for _ in self.net.modules())),
                 kept_for(self.net.spec, self.images, self.way, self.device),
                 synchronised_norms(self.net, self.world) if together else contextlib.nullcontext(),
             ):

@@ -23,6 +23,8 @@ from deepskip.training.segments import segments
 
 Blocks = Sequence[nn.Module]
 
+PIECE = 4  # blocks whose gradients wait for one another; a longer piece holds more of them at once
+
 
 class Recomputed(nn.Module):
     """`net`, of whose blocks a training step keeps the inputs of segments alone (Chen et al. 2016).
@@ -40,7 +42,7 @@ class Recomputed(nn.Module):
         """Return the logits of `images` [n, c, h, w]."""
         x: Tensor = self.net.stem(images)
         for blocks in self.segments[:-1]:
-            x = _again(_Recompute, blocks, x)
+            x = _again(_Recompute, _Context(x), blocks, x)
         logits: Tensor = self.net.head(_run(self.segments[-1], x))
         return logits
 
@@ -67,9 +69,18 @@ class Reversed(nn.Module):
         # In half precision the sums of many blocks would lose what the way back needs.
         x = at_least_float32(self.net.stem(images))
         for reversible, blocks in self.runs:
-            x = _again(_Reverse, blocks, x, self) if reversible else _run(blocks, x)
+            x = self._there(blocks, x) if reversible else _run(blocks, x)
         logits: Tensor = self.net.head(x)
         return logits
+
+    def _there(self, blocks: Blocks, x: Tensor) -> Tensor:
+        """Compute a run of reversible blocks in pieces, so that the gradients of each are given on at once."""
+        back, context = _Back(self), _Context(x)
+        starts = range(0, len(blocks), PIECE)
+        for start in starts:
+            ends = start == starts[0], start == starts[-1]
+            x = _again(_Reverse, context, blocks[start : start + PIECE], x, back, ends)
+        return x
 
     @torch.no_grad()
     def compare(self, reconstructed: Tensor, first: Tensor) -> None:
@@ -91,27 +102,28 @@ def _run(blocks: Blocks, x: Tensor) -> Tensor:
     return x
 
 
-def _again(function: type[torch.autograd.Function], blocks: Blocks, x: Tensor, *extra: object) -> Tensor:
+def _again(
+    function: type[torch.autograd.Function], context: _Context, blocks: Blocks, x: Tensor, *extra: object
+) -> Tensor:
     """Compute the blocks, and let `function` do so again in the backward pass."""
     parameters = [p for block in blocks for p in block.parameters()]
-    out: Tensor = function.apply(_Context(blocks, x), *extra, x, *parameters)  # type: ignore[no-untyped-call]
+    out: Tensor = function.apply(context, blocks, *extra, x, *parameters)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Context:
-    """What a second computation of `blocks` needs, to be the first one's: random state and autocast."""
+    """What a second computation needs, to be the first one's: random state and autocast."""
 
-    def __init__(self, blocks: Blocks, x: Tensor) -> None:
-        self.blocks = blocks
+    def __init__(self, x: Tensor) -> None:
         self.kind = x.device.type
         self.random = torch.get_rng_state()
         self.devices, self.states = get_device_states(x)
         self.cast = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
 
     @contextlib.contextmanager
-    def restored(self) -> Iterator[None]:
-        """Be where the first computation was; batch normalisers take nothing into their statistics."""
-        norms = [m for block in self.blocks for m in block.modules() if isinstance(m, _BatchNorm)]
+    def restored(self, blocks: Blocks) -> Iterator[None]:
+        """Be where the first computation was; normalisers of `blocks` take nothing into their statistics."""
+        norms = [m for block in blocks for m in block.modules() if isinstance(m, _BatchNorm)]
         tracked = [norm for norm in norms if norm.track_running_stats]
         enabled, dtype = self.cast
         with (
@@ -135,41 +147,67 @@ class _Recompute(torch.autograd.Function):
     """Blocks of which only the input is kept."""
 
     @staticmethod
-    def forward(ctx: Any, context: _Context, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.context = context
+    def forward(ctx: Any, context: _Context, blocks: Blocks, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.context, ctx.blocks = context, blocks
         ctx.save_for_backward(x)
-        return _run(context.blocks, x)
+        return _run(blocks, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         context: _Context = ctx.context
+        blocks: Blocks = ctx.blocks
         (x,) = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         x = x.detach().requires_grad_(needed[0])
-        with context.restored():
-            out = _run(context.blocks, x)
-        parameters = (p for block in context.blocks for p in block.parameters())
-        return None, *_gradients(out, gradient, [x, *parameters], needed)
+        with context.restored(blocks):
+            out = _run(blocks, x)
+        parameters = (p for block in blocks for p in block.parameters())
+        return None, None, *_gradients(out, gradient, [x, *parameters], needed)
+
+
+class _Back:
+    """The way back through a run of reversible blocks: where it is now."""
+
+    def __init__(self, net: Reversed) -> None:
+        self.net = net
+        self.out: Tensor | None = None
+        """Output of the piece whose turn it is."""
 
 
 class _Reverse(torch.autograd.Function):
-    """Reversible blocks of which nothing but their last output is kept, and the first input to compare with."""
+    """A piece of a run of reversible blocks, of which nothing is kept.
+
+    But of the run its last output, and its first input to compare with.
+    """
 
     @staticmethod
-    def forward(ctx: Any, context: _Context, net: Reversed, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.context, ctx.net = context, net
-        out = _run(context.blocks, x)
-        ctx.save_for_backward(x, out)
+    def forward(
+        ctx: Any,
+        context: _Context,
+        blocks: Blocks,
+        back: _Back,
+        ends: tuple[bool, bool],
+        x: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.context, ctx.blocks, ctx.back, ctx.ends = context, blocks, back, ends
+        out = _run(blocks, x)
+        ctx.save_for_backward(*(kept for kept, end in zip((x, out), ends, strict=True) if end))
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         context: _Context = ctx.context
-        first, out = ctx.saved_tensors
-        needed = list(ctx.needs_input_grad[3:])
+        blocks: Blocks = ctx.blocks
+        back: _Back = ctx.back
+        is_first, is_last = ctx.ends
+        out = ctx.saved_tensors[-1] if is_last else back.out
+        assert out is not None
+        back.out = None
+        needed = list(ctx.needs_input_grad[5:])
         found: list[tuple[Tensor | None, ...]] = []
-        with context.restored():
-            for block in reversed(context.blocks):
+        with context.restored(blocks):
+            for block in reversed(blocks):
                 branching, junction = _coupled(block)
                 parameters = list(block.parameters())
                 flags = [needed.pop() for _ in parameters][::-1]
@@ -182,8 +220,11 @@ class _Reverse(torch.autograd.Function):
                 through, *rest = _gradients(branch, added, [out, *parameters], [True, *flags])
                 gradient, out = gradient + through, earlier
                 found.append(tuple(rest))
-        ctx.net.compare(out, first)
-        return None, None, gradient, *(own for rest in reversed(found) for own in rest)
+        if is_first:
+            back.net.compare(out, ctx.saved_tensors[0])
+        else:
+            back.out = out
+        return None, None, None, None, gradient, *(own for rest in reversed(found) for own in rest)
 
 
 def _coupled(block: nn.Module) -> tuple[nn.Module, CoupledSum]:

@@ -15,6 +15,7 @@ from deepskip._version import __version__
 from deepskip.errors import InputError
 from deepskip.files import explained, read_json, replacing, sweep, write_json, write_text
 from deepskip.nets.network import Network
+from deepskip.training.packing import pack, unpack
 from deepskip.training.precision import cpu_capabilities
 from deepskip.training.way import Way
 from deepskip.weights import store
@@ -132,7 +133,7 @@ class RunFolder:
     def save_state(self, state: dict[str, Any], step: int) -> None:
         """Write what resuming needs after `step`; the last `KEPT` states are kept."""
         with replacing(self.path / STATE / CHECKPOINTS.replace("*", f"{step:010}")) as beside:
-            torch.save(state, beside)
+            torch.save(pack(state), beside)
         for old in self._states()[KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -152,7 +153,7 @@ class RunFolder:
         damaged: list[str] = []
         for path in self._states():
             try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                state = unpack(torch.load(path, map_location="cpu", weights_only=True))
             except Exception as error:
                 # torch.load has no error of its own: a damaged file raises whatever its reader met.
                 damaged.append(f"{path}: a damaged state ({type(error).__name__}), left out")

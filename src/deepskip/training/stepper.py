@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepskip.data.batches import Batch, normalise
 from deepskip.describe.preprocessing import Preprocessing
-from deepskip.nets.network import Network
+from deepskip.nets.network import Network, not_finite
 from deepskip.seeds import derive
 from deepskip.training.average import Average
 from deepskip.training.diagnosis import NotFinite, diagnose
@@ -58,7 +58,14 @@ class Stepper:
         self._read = (0.0, 0)
 
     def begin(self) -> None:
-        """Make what is called in place of the net: compiled, and its gradients shared by the world."""
+        """Make what is called in place of the net: compiled, and its gradients shared by the world.
+
+        A step that keeps little has its gradients in one place from the beginning: made one by one on the way
+        back they would lie scattered among the activations, and these could no longer use each other's room.
+        """
+        if self.way.memory != "store":
+            for parameter in self.trained:
+                parameter.grad = torch.zeros_like(parameter)
         self.kept = self.way.sparing(self.net)
         self.call = self.way.compiled(wrap(self.kept, self.world, self.device))
 
@@ -68,7 +75,7 @@ class Stepper:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=self.way.memory == "store")
         parts = _parts(batch, self.recipe.accumulate)
         with self._random(number):
             for i, part in enumerate(parts, 1):
@@ -115,8 +122,7 @@ class Stepper:
 
     def broken(self) -> str | None:
         """Return the net's first tensor with a value that is not finite."""
-        state = self.net.state_dict().items()
-        return next((name for name, tensor in state if not bool(tensor.isfinite().all())), None)
+        return not_finite(self.net.state_dict())
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on."""

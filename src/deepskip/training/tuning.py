@@ -26,6 +26,7 @@ from deepskip.training.way import Memory, Way, usual
 
 WORTH = 60.0  # seconds of training below which measuring cannot pay
 COMPILING = 1200.0  # and below which compiling is not tried
+COMPILING_LAYER = 10.0  # nor below this much a layer: compiling takes about a second for each
 STEPS = 3  # timed steps a way, after one to warm up
 ENOUGH = 3.0  # seconds of timed steps that suffice, where a step is slow
 GAIN = 1.03  # a way must be this much faster than the usual one: less is noise
@@ -65,9 +66,9 @@ def choose(
 
     `memory` is what steps keep, in every way. Precision is only chosen when `precision` is "auto", and half
     precision only where the hardware has it. Not measured when the run is shorter than a minute; compilation
-    only tried for one of more than 20. Remembered by machine, shape and versions; `again` measures all the
-    same. Numbers that are measured on a busy machine can differ: what was chosen stands in the run's
-    `config.json`, and resuming uses that.
+    only tried for one of more than 20, and of more than 10 seconds a layer. Remembered by machine, shape and
+    versions; `again` measures all the same. Numbers that are measured on a busy machine can differ: what was
+    chosen stands in the run's `config.json`, and resuming uses that.
     """
     rule = usual(device, min(spec.input[1:]), precision).replace(memory=memory)
     images = -(-recipe.batch // recipe.accumulate)
@@ -75,9 +76,10 @@ def choose(
     if not again and (held := _read(place)) is not None:
         return Choice(held, (), remembered=True)
     timed: list[Timed] = []
+    compiling = max(COMPILING, COMPILING_LAYER * spec.layers)
     for way in _candidates(rule, device, precision):
         if timed and timed[0].step * recipe.accumulate * steps < (
-            COMPILING if way.compile != "none" else WORTH
+            compiling if way.compile != "none" else WORTH
         ):
             continue
         with kept_for(spec, images, way, device):

@@ -18,8 +18,9 @@ from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
 from deepskip.errors import InputError
 from deepskip.files import replacing
+from deepskip.garbage import paused
 from deepskip.nets.builder import assemble
-from deepskip.nets.network import Network
+from deepskip.nets.network import Network, not_finite
 
 FILE = "model.safetensors"
 FORMAT = 1
@@ -65,7 +66,7 @@ def locate(path: Path | str) -> Path:
 def save(path: Path, net: Network, header: Header) -> None:
     """Write `net` and `header` to `path`, whole or not at all. Raises WorkError when the disk refuses."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    with replacing(path) as beside:
+    with replacing(path) as beside, paused():
         _save(tensors, beside, header)
 
 
@@ -102,26 +103,27 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Netwo
 
     Raises InputError when the file is not a model or its tensors are not the Spec's.
     """
-    header = read_header(path)
     file = locate(path)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
-    net = assemble(header.spec)
-    _check(file, net, tensors)
-    net.load_state_dict(tensors)
-    return net.to(device).eval(), header
+    with paused():
+        header = read_header(file)
+        try:
+            tensors = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+        net = assemble(header.spec, device=device)
+        _check(file, net, tensors)
+        net.load_state_dict(tensors)
+    return net.eval(), header
 
 
 def _check(file: Path, net: Network, tensors: dict[str, Tensor]) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise InputError(
-                f"{file}: {name}", "values that are not finite", "a whole model; this one is damaged"
-            )
+    broken = not_finite(tensors)
+    if broken:
+        raise InputError(
+            f"{file}: {broken}", "values that are not finite", "a whole model; this one is damaged"
+        )
     for name in (*wanted, *found):
         if wanted.get(name) != found.get(name):
             got, allowed = found.get(name, "no such tensor"), wanted.get(name, "no such tensor")
