@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from hardware import processor
 from safetensors.torch import load_file
 
 import deepskip as ds
@@ -77,14 +76,11 @@ def main() -> int:
         {k: v for k, v in row.items() if k not in TIMES} for row in again
     ]
     verdict = "every bit equal" if same and not different else f"DIFFERENT: {different or 'metrics'}"
-    name = re.sub(
-        r"[^a-z0-9]+", "-", str(torch.cpu.get_capabilities().get("cpu_name", platform.machine())).lower()
-    )
-    path = given.out / f"kills-{name.strip('-')}.md"
+    path = given.out / f"kills-{processor()}.md"
     lines = (
         "# Killed and resumed",
         "",
-        f"{name.strip('-')}, one thread, torch {torch.__version__}; `python benchmarks/kills.py`.",
+        f"{processor()}, one thread, torch {torch.__version__}; `python benchmarks/kills.py`.",
         "",
         "| kills | steps of the run | tensors compared | epochs' metrics compared | verdict |",
         "|--:|--:|--:|--:|---|",

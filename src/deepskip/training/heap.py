@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from deepskip.describe.spec import Spec
-from deepskip.training.memory import needed_bytes
+from deepskip.training.memory import free_bytes, needed_bytes
 from deepskip.training.way import Way
 
 # Of glibc's malloc.h and Linux's mman.h.
@@ -63,7 +63,12 @@ def kept(expected: int) -> Iterator[None]:
 
 
 def _promise(library: Any, expected: int) -> None:
-    """Grow the heap by `expected` bytes that are not written to yet, and ask for large pages there."""
+    """Grow the heap by `expected` bytes that are not written to yet, and ask for large pages there.
+
+    Not by more than is free: where malloc fails, it gives its thread another, lesser heap from then on.
+    """
+    if expected > free_bytes(torch.device("cpu")):
+        return
     start = library.malloc(expected)
     if not start:
         return
