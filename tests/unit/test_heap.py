@@ -39,7 +39,7 @@ with heap.kept(2 * {size}):
 
 @pytest.mark.skipif(heap._glibc() is None, reason="the C library is not glibc")
 def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
-    # A process of its own: one whose malloc has failed before takes memory from smaller heaps, that do not last.
+    # A process of its own: one whose malloc has failed before takes memory from lesser heaps.
     found = subprocess.run(
         [sys.executable, "-c", _FAULTS.format(size=SIZE)], capture_output=True, text=True, check=True
     )
