@@ -51,6 +51,12 @@ MUTANTS = {
         "low, high, jump = low, high + jump, 2 * jump",
         "laws/test_ledger.py::test_receptive_field_is_what_gradients_reach",
     ),
+    "threads that work ahead have teams of their own": (
+        "data/ahead.py",
+        "    _openmp().limit(limits=1)\n",
+        "",
+        "unit/test_ahead.py",
+    ),
     "3: the twin has no shared norm": (
         "describe/spec.py",
         'return "nr" if changed or special else ""',
