@@ -13,11 +13,13 @@ from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.flow import flow_maps
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
+from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save
 from deepskip.files import read_json, write_text
 from deepskip.reports.depth import depth_report
 from deepskip.reports.identity import identity_report
 from deepskip.reports.run import run_report
+from deepskip.reports.spectrum import spectrum_report
 from deepskip.scoring import Score
 from deepskip.studies.grid import CELLS, RESULTS, ROW
 from deepskip.studies.study import STUDY, VERDICT
@@ -114,7 +116,22 @@ def _identity_pages(study: _Study) -> Pages:
     return figures, identity_report(study.rows, study.verdict, figures, study.plan["environment"])
 
 
-_PAGES: dict[str, Callable[[_Study], Pages]] = {"depth": _depth_pages, "identity": _identity_pages}
+def _spectrum_pages(study: _Study) -> Pages:
+    data, verdict = study.plan["data"], study.verdict
+    figures = {
+        "spectrum_of_depth": spectrum_of_depth(
+            study.rows, data=data, reach=verdict["reach"], below=verdict["trains_below"]
+        ),
+        "signal_against_depth": signal_against_depth(study.rows, data=data),
+    }
+    return figures, spectrum_report(study.rows, verdict, figures, study.plan["environment"])
+
+
+_PAGES: dict[str, Callable[[_Study], Pages]] = {
+    "depth": _depth_pages,
+    "identity": _identity_pages,
+    "spectrum": _spectrum_pages,
+}
 """By the study's name, which `study.json` holds."""
 
 

@@ -111,6 +111,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "depth",
         "argument",
         "identity",
+        "reach",
+        "spectrum",
     ),
     "figures": (
         "rows",
@@ -121,6 +123,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "flow",
         "depth",
         "identity",
+        "spectrum",
         "confusion",
         "contact",
         "diagram",
@@ -131,7 +134,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "paths",
         "drawings",
     ),
-    "reports": ("words", "inline", "page", "depth", "identity", "run"),
+    "reports": ("words", "inline", "page", "depth", "identity", "spectrum", "run"),
     "pages": (),
     "cli": (
         "show",
@@ -145,6 +148,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "study",
         "depth",
         "identity",
+        "spectrum",
         "app",
     ),
 }

@@ -18,6 +18,7 @@ from deepskip.errors import InputError
 from deepskip.figures import colour, labels, rows
 from deepskip.figures.depth import places_of
 from tests.unit.identity_rows import identity_rows
+from tests.unit.spectrum_rows import HE, spectrum_rows
 
 DEPTHS = (8, 20, 32, 56, 110)
 TWELVE = (8, 14, 20, 26, 32, 38, 44, 50, 56, 74, 92, 110)
@@ -87,6 +88,11 @@ def nothing_finite(depth_rows):
     return [{**row, "train_error": float("nan"), "train_loss": None} for row in depth_rows]
 
 
+def spectrum(data="digits", reach=HE, rows=None, **shape):
+    made = spectrum_rows(reach, **shape) if rows is None else rows
+    return figures.spectrum_of_depth(made, data=data, reach=reach, below=10.0)
+
+
 CASES = {
     "curves": lambda: figures.training_curves(curve_rows(), data="digits"),
     "curves, 1 seed": lambda: figures.training_curves(curve_rows(seeds=1), data="digits"),
@@ -149,6 +155,30 @@ CASES = {
         [{**row, "ratio_start": [None, math.inf], "ratio_end": None} for row in identity_rows()], data="digits"
     ),
     "ratio, no row": lambda: figures.ratio_by_place([], data="".join(NASTY)),
+    "spectrum": spectrum,
+    "spectrum, 3 seeds": lambda: spectrum(seeds=3),
+    "spectrum, 1 depth": lambda: spectrum(depths=(10_000,), reach=dict.fromkeys(HE, 10_000)),
+    "spectrum, 40 depths": lambda: spectrum(depths=range(5, 125, 3)),
+    "spectrum, 1 ingredient": lambda: spectrum(reach={"skips": 56}),
+    "spectrum, none reach": lambda: spectrum(reach=dict.fromkeys(HE, 1)),
+    "spectrum, some lost": lambda: spectrum(seeds=2, became=lambda kind, depth, seed: (
+        "out_of_memory" if depth > 400 else "impossible" if kind == "initial"
+        else "diverged" if depth > 20 + seed * 40 else "ok"
+    )),
+    "spectrum, all lost": lambda: spectrum(became=lambda *_: "a_word_that_nobody_knows"),
+    "spectrum, no row": lambda: spectrum(rows=[]),
+    "spectrum, nasty name": lambda: spectrum("".join(NASTY)),
+    "signal": lambda: figures.signal_against_depth(spectrum_rows(), data="digits"),
+    "signal, 3 seeds": lambda: figures.signal_against_depth(spectrum_rows(seeds=3), data="digits"),
+    "signal, 1 depth": lambda: figures.signal_against_depth(spectrum_rows(depths=(5,)), data="digits"),
+    "signal, 40 depths": lambda: figures.signal_against_depth(spectrum_rows(depths=range(5, 125, 3)), data="x"),
+    "signal, not finite": lambda: figures.signal_against_depth(
+        [{**row, "grad_first_start": None, "rms_last_start": math.inf} for row in spectrum_rows()], data="x"
+    ),
+    "signal, not measured": lambda: figures.signal_against_depth(
+        spectrum_rows(became=lambda *_: "impossible"), data="digits"
+    ),
+    "signal, no row": lambda: figures.signal_against_depth([], data="".join(NASTY)),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -323,6 +353,97 @@ def test_ratios_stand_at_the_places_of_their_blocks():
     assert list(trained.lines[0].get_xdata()) == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert trained.lines[0].get_ydata()[1] == pytest.approx(sum(second) / 3)
     assert {"8 layers", "20"} <= set(written(picture))
+
+
+def cells_of(picture):
+    """Return what stands in each cell of a spectrum, its colour, and the frames, by row and column."""
+    (axes,) = picture.axes
+    boxes = [box for box in axes.patches if box.get_fill()]
+    frames = [box for box in axes.patches if not box.get_fill()]
+    words = {}
+    for text in axes.texts:
+        for i, box in enumerate(boxes):
+            if box.get_bbox().contains(*text.get_position()):
+                words.setdefault(i, []).append(text)
+    return boxes, words, frames
+
+
+def test_a_spectrum_is_dark_where_nets_train_and_every_number_can_be_read():
+    errors = [0.0, 5.0, 9.9, 10.0, 50.0, 89.9, 100.0]
+    made = [{**spectrum_rows()[0], "depth": depth, "train_error": error} for depth, error in enumerate(errors)]
+    boxes, words, frames = cells_of(spectrum(rows=made, reach={"nothing": 2}))
+    assert [[text.get_text() for text in words[i]] for i in range(7)] == [
+        ["0.0"], ["5.0"], ["9.9"], ["10"], ["50"], ["90"], ["100"]
+    ]  # fmt: skip
+    shown = [matplotlib.colors.to_hex(box.get_facecolor()) for box in boxes]
+    light = [colour.to_oklch(one)[0] for one in shown]
+    assert light[:6] == sorted(light[:6])
+    assert light[3] - light[2] > 0.2, "where nets stop to train, the grey jumps"
+    for by_night in (False, True):
+        for i, one in enumerate(shown):
+            ink = matplotlib.colors.to_hex(words[i][0].get_color())
+            if by_night:  # as pages set them: `inline` and page.css
+                one = colour.night(one)
+                ink = "#131619" if ink == colour.PAPER else "#e8e6e1"
+            assert contrast(one, ink) >= 4.5, (errors[i], by_night)
+    (frame,) = frames
+    inside = [frame.get_bbox().contains(*words[i][0].get_position()) for i in range(7)]
+    assert inside == [True] * 3 + [False] * 4
+
+
+def test_a_spectrum_frames_how_deep_each_ingredient_reaches():
+    picture = spectrum(reach=HE | {"initial": None}, rows=spectrum_rows())
+    boxes, words, frames = cells_of(picture)
+    framed = [sum(frame.get_bbox().contains(*words[i][0].get_position()) for i in words) for frame in frames]
+    assert framed == [2, 4, 6, 9]
+    assert [word for word in written(picture) if word.startswith(("to ", "none"))] == [
+        "to 8 layers", "none", "to 20 layers", "to 56 layers", "to 434 layers"
+    ]  # fmt: skip
+    assert len(boxes) == 45
+    dots = [line.get_xdata()[0] / picture.axes[0].get_xlim()[1] * 9 for line in picture.axes[0].lines]
+    assert dots == pytest.approx([2, 4, 4, 6]), "past 10, 30, 30 and 100 layers of 5, 8, 14, 20, 32, 56, 110, …"
+    assert len(spectrum(rows=spectrum_rows(depths=(110, 218))).axes[0].lines) == 0
+
+
+def test_a_cell_of_a_spectrum_says_what_became_of_it():
+    became = {110: "diverged", 218: "out_of_memory", 434: "impossible"}
+    rows_ = spectrum_rows({"skips": 56}, became=lambda _, depth, __: became.get(depth, "ok"))
+    picture = spectrum(rows=rows_, reach={"skips": 56})
+    boxes, words, _ = cells_of(picture)
+    assert [words[i][0].get_text() for i in (6, 7, 8)] == [rows.CROSS, "no room", rows.NONE]
+    assert all(boxes[i].get_hatch() and not boxes[i - 3].get_hatch() for i in (6, 7, 8))
+    for sign, meaning in ((rows.CROSS, "diverged"), ("no room", "out of memory"), (rows.NONE, "impossible")):
+        assert f"{sign}: {meaning}." in picture.caption
+    assert "diverged at 110, out of memory at 218, impossible at 434" in picture.alt
+    assert "diverged" not in CASES["spectrum"]().caption
+
+
+def test_a_cell_of_a_spectrum_is_a_mean_of_seeds():
+    picture = spectrum(rows=spectrum_rows({"skips": 5}, (5, 8), seeds=3), reach={"skips": 5})
+    _, words, _ = cells_of(picture)
+    assert [[text.get_text() for text in words[i]] for i in (0, 1)] == [["2.5", "± 0.5"], ["80", "± 0.5"]]
+    lost = spectrum_rows({"skips": 5}, (5,), seeds=3, became=lambda *cell: "ok" if cell[-1] else "diverged")
+    lost[0]["train_error"] = 1e9
+    _, words, _ = cells_of(spectrum(rows=lost, reach={"skips": None}))
+    assert [text.get_text() for text in words[0]] == ["2.8", f"{rows.CROSS}1"]
+
+
+def test_signals_stand_in_powers_of_ten():
+    made = spectrum_rows(depths=(5, 50, 434))
+    made[0]["grad_first_start"] = made[0]["grad_last_start"] = 0.0
+    made[1]["grad_last_start"] = None
+    picture = figures.signal_against_depth(made, data="digits")
+    gradient, activation = picture.axes
+    low, high = gradient.get_ylim()
+    assert activation.get_ylim() == (low, high)
+    lines = [list(line.get_ydata()) for line in gradient.lines if len(line.get_xdata()) == 3]
+    assert [low, high, low] in lines, "zero below, no number above, and 10⁻¹⁷³ is zero in float32"
+    assert [pytest.approx(0.4), pytest.approx(4.0), pytest.approx(34.72)] in lines
+    assert "Triangle on the lower edge: zero" in picture.caption
+    assert "Triangle on the upper edge" in picture.caption
+    clean = figures.signal_against_depth(spectrum_rows({"skips": 5}), data="digits")
+    assert "Triangle" not in clean.caption
+    assert "10⁻²⁰" in written(CASES["signal"]())
 
 
 def test_places_keep_their_order_and_their_distance():

@@ -9,9 +9,11 @@ from collections import Counter
 import pytest
 
 from deepskip import figures
-from deepskip.reports import depth_report, identity_report, inline, run_report, words
+from deepskip.reports import depth_report, identity_report, inline, run_report, spectrum_report, words
+from deepskip.studies import reach
 from deepskip.studies.argument import judge
 from tests.unit.identity_rows import identity_rows
+from tests.unit.spectrum_rows import spectrum_rows
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f'"><img src=x onerror=alert(1)>{SCRIPT}</style></svg>{{{{ 7*7 }}}}'
@@ -99,6 +101,18 @@ def identity_page(data="digits", command="deepskip study identity digits", **sha
     return identity_report(rows, verdict, drawn, {"torch": "2.13.0", data: data})
 
 
+def spectrum_page(data="digits", command="deepskip study spectrum digits", **shape):
+    rows = spectrum_rows(**shape)
+    verdict = reach.judge(rows, data=data, command=command, epochs=12, seeds=1)
+    drawn = {
+        "spectrum": figures.spectrum_of_depth(
+            rows, data=data, reach=verdict["reach"], below=verdict["trains_below"]
+        ),
+        "signal": figures.signal_against_depth(rows, data=data),
+    }
+    return spectrum_report(rows, verdict, drawn, {"torch": "2.13.0", data: data})
+
+
 def run_page(
     classes=("cat", "dog", "newt"), status="finished", scored=True, name="resnet18", epochs=3, draw=True
 ):
@@ -141,6 +155,13 @@ PAGES = {
     ),
     "identity, all lost": lambda: identity_page(became=lambda *_: "out_of_memory"),
     "identity, hostile": lambda: identity_page(HOSTILE, HOSTILE),
+    "spectrum": spectrum_page,
+    "spectrum, 3 seeds": lambda: spectrum_page(seeds=3),
+    "spectrum, some lost": lambda: spectrum_page(
+        seeds=2, became=lambda kind, depth, seed: ("ok", "diverged", "out_of_memory")[(depth + seed) % 3]
+    ),
+    "spectrum, all lost": lambda: spectrum_page(became=lambda *_: "impossible"),
+    "spectrum, hostile": lambda: spectrum_page(HOSTILE, HOSTILE),
     "run": run_page,
     "run, hostile": lambda: run_page(classes=(HOSTILE, SCRIPT, "&amp;", "a\x00b"), name=HOSTILE),
     "run, 100 classes": lambda: run_page(classes=[f"class {i}" for i in range(100)]),
@@ -207,7 +228,7 @@ def test_colours_follow_the_page(text):
             assert f"{name}:#" in text, "every colour has its value at night"
 
 
-@pytest.mark.parametrize("name", ["depth, hostile", "identity, hostile", "run, hostile"])
+@pytest.mark.parametrize("name", ["depth, hostile", "identity, hostile", "spectrum, hostile", "run, hostile"])
 def test_hostile_names_are_text(name):
     text = PAGES[name]()
     page = Page(text)
@@ -253,6 +274,35 @@ def test_the_identity_study_says_what_was_put_in_and_what_came_of_it():
     assert page.text.index("residual, 8 layers") < page.text.index("plain, 8 layers")
     lost = Page(identity_page(became=lambda _, start, seed: "impossible" if start == "delta" else "ok")).text
     assert "3 impossible: it was impossible" in lost
+
+
+def test_the_spectrum_says_what_trains_and_what_becomes_of_gradients():
+    page = Page(spectrum_page())
+    assert "How deep a net trains on digits: 8 layers with nothing special, 14 with good initial" in page.text
+    assert "8 78,042 2.0 3.0 6.3·10⁻⁴ 2 0.16 3 1 1 min 1 s" in page.text
+    assert len(page.all("strong")) == 2 + 3 + 4 + 6 + 9
+    assert "without a result" not in page.text
+    names = [
+        "Nothing special: plain",
+        "Initial values: delta",
+        "Batch normalisation: He",
+        "+ skip connections: post",
+        "+ identity skips: pre",
+    ]
+    places = [page.text.index(name) for name in names]
+    assert places == sorted(places)
+    assert "3.2·10⁻⁴ → 0.02 0.5 → 0.01 1 → 1 0.16 → 3" in page.text
+    lost = Page(spectrum_page(became=lambda kind, *_: "diverged" if kind == "norm" else "ok")).text
+    assert "1 diverged: it was diverged" in lost
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(0, "0"), (0.834, "0.83"), (14.2, "14"), (123.4, "123"), (2.4e-7, "2.4·10⁻⁷"), (1e30, "1·10³⁰"),
+     (0.00999, "1·10⁻²"), (None, "\u2013"), (float("inf"), "\u2013")],
+)  # fmt: skip
+def test_ratios(value, read):
+    assert words.ratio(value) == read
 
 
 def test_the_run_says_what_it_achieved():

@@ -16,6 +16,7 @@ from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
 from deepskip.cli.identity import identity
 from deepskip.cli.nets import describe, nets
+from deepskip.cli.spectrum import spectrum
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
 from deepskip.cli.weights import import_
@@ -45,6 +46,7 @@ app.command(predict, sort_key=6)
 app.command(import_, name="import", sort_key=7)
 app.command(study)
 study.command(depth)
+study.command(spectrum)
 study.command(identity)
 
 

@@ -37,7 +37,8 @@ class Training:
     lr: float | None = None
     """Peak learning rate; the recipe says by default."""
     recipe: str | None = None
-    """A named recipe, or a .yaml file of a recipe's fields; `depth` by default."""
+    """A named recipe, or a .yaml file of a recipe's fields; by default `spectrum` in that study and
+    `depth` in others."""
     settings: Settings = ()
     """Any field of the recipe, as KEY=VALUE; may be given several times."""
 

@@ -8,6 +8,7 @@ from deepskip.figures.depth import error_against_depth
 from deepskip.figures.drawings import VIEWS, draw
 from deepskip.figures.flow import flow_maps
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
+from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save, to_svg, write
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "ratio_by_place",
     "run_curves",
     "save",
+    "signal_against_depth",
+    "spectrum_of_depth",
     "to_svg",
     "training_curves",
     "write",

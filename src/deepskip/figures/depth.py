@@ -61,7 +61,7 @@ def error_against_depth(rows: Sequence[Row], *, data: str) -> Picture:
     places = dict(zip(depths, places_of(depths, _WIDTH), strict=True))
     for axes, (field, measured) in zip(panels, _MEASURES.items(), strict=True):
         heading(axes, _TITLES[field], measured, above=lost_room)
-        _x_depths(axes, places)
+        x_depths(axes, places, _WIDTH)
         _draw_lost(axes, lost, places, untried=_lost_words(rows) != "diverged")
         label_ends(axes, [end for kind in kinds if (end := _draw(axes, kept, kind, field, places))])
         if not rows:
@@ -99,14 +99,14 @@ def places_of(depths: Sequence[int], wide: float) -> list[float]:
     return even
 
 
-def _x_depths(axes: Axes, places: Mapping[int, float]) -> None:
-    """Put a tick at every depth, and its number below where there is room, the deepest first."""
+def x_depths(axes: Axes, places: Mapping[int, float], wide: float) -> None:
+    """Put a tick at every depth, and its number below where `wide` inches have room, the deepest first."""
     axes.set_xlim(-0.05, 1.05)
     axes.set_xlabel("layers")
     shown: list[str] = []
     edge = math.inf
     for depth, place in reversed(list(places.items())):
-        half = width(str(depth)) / 2 / _WIDTH * 1.1
+        half = width(str(depth)) / 2 / wide * 1.1
         fits = place + half < edge
         shown.append(str(depth) if fits else "")
         edge = place - half - 0.012 if fits else edge

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from deepskip.figures.colour import INK, MUTED, PAPER, heat
-from deepskip.figures.labels import clean, width
+from deepskip.figures.labels import clean, power, width
 from deepskip.figures.rows import Row, number
 from deepskip.figures.style import SMALL, Picture, heading, language, panel, say_nothing
 
@@ -203,13 +203,7 @@ def _draw_bar(axes: Axes, scale: _Scale) -> None:
     )
     each = -(-decades // 5)
     ticks = list(range(scale.low, scale.high + 1, each))
-    axes.set_xticks(ticks, [_power(tick) for tick in ticks])
-
-
-def _power(exponent: int) -> str:
-    """Return 10 to the `exponent` as it is written, "1" and "10" by themselves."""
-    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return {0: "1", 1: "10"}.get(exponent, f"10{raised}")
+    axes.set_xticks(ticks, [power(tick) for tick in ticks])
 
 
 def _caption(rows: Sequence[Row], fields: Sequence[str], count: int) -> str:

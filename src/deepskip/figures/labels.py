@@ -44,6 +44,12 @@ def width(text: str, size: float = SMALL, weight: str = "normal") -> float:
     return measured / 72
 
 
+def power(exponent: int) -> str:
+    """Return 10 to the `exponent` as it is written, "1" and "10" by themselves."""
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return {0: "1", 1: "10"}.get(exponent, f"10{raised}")
+
+
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Return positions in [low, high], in the order given and `gap` apart, moved as little as can be.
 

@@ -5,5 +5,6 @@ from __future__ import annotations
 from deepskip.reports.depth import depth_report
 from deepskip.reports.identity import identity_report
 from deepskip.reports.run import run_report
+from deepskip.reports.spectrum import spectrum_report
 
-__all__ = ["depth_report", "identity_report", "run_report"]
+__all__ = ["depth_report", "identity_report", "run_report", "spectrum_report"]

@@ -60,6 +60,7 @@ def _templates() -> jinja2.Environment:
         "whole": words.whole,
         "short": words.short,
         "rounded": words.rounded,
+        "ratio": words.ratio,
         "duration": words.duration,
     }
     made.globals["mean_sd"] = words.mean_sd

@@ -37,6 +37,18 @@ def mean_sd(mean: object, sd: object, decimals: int = 1) -> str:
     return rounded(mean, decimals) if alone else f"{rounded(mean, decimals)} ± {rounded(sd, decimals)}"
 
 
+def ratio(value: object) -> str:
+    """Return a quotient of any size in two digits: "0.83", "14", "2.4·10⁻⁷"."""
+    found = number(value)
+    if found is None:
+        return NONE
+    if found == 0 or 1e-2 <= abs(found) < 1e3:
+        return f"{found:.2g}" if abs(found) < 100 else f"{found:.0f}"
+    digits, exponent = f"{found:.1e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits.removesuffix('.0')}·10{raised}"
+
+
 def duration(seconds: object) -> str:
     """Return a time in its two largest units: "4.2 s", "4 min 49 s", "2 h 5 min"."""
     found = number(seconds)

@@ -146,6 +146,9 @@ RECIPES: dict[str, Recipe] = {
     # of 8 to 110 layers end at 0% training error, plain ones do not. The first epochs are held at a low rate,
     # which the paper does for ResNet-110 alone; here every net gets the same treatment.
     "depth": Recipe(epochs=12, batch=120, lr=0.03, hold_lr=0.01),
+    # deepskip study spectrum digits
+    # Short, at a high rate and without a hold: what an ingredient is good for has to show.
+    "spectrum": Recipe(epochs=12, batch=120, lr=0.07),
     # deepskip train imagenette2-160/ --net resnet18_d --recipe imagenette
     # Photographs at 128 pixels, from scratch, in few epochs. Imagenette: 13.46 ± 0.35% error (n = 3, last
     # epoch), about 6 minutes each on two cores with AMX bf16. With SGD (lr 0.1, weight decay 5e-4, ResNet-18)
