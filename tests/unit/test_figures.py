@@ -358,8 +358,8 @@ def test_ratios_stand_at_the_places_of_their_blocks():
 def cells_of(picture):
     """Return what stands in each cell of a spectrum, its colour, and the frames, by row and column."""
     (axes,) = picture.axes
-    boxes = [box for box in axes.patches if box.get_fill()]
-    frames = [box for box in axes.patches if not box.get_fill()]
+    boxes = [box for box in axes.patches if box.get_fill() or box.get_hatch()]
+    frames = [box for box in axes.patches if box not in boxes]
     words = {}
     for text in axes.texts:
         for i, box in enumerate(boxes):

@@ -293,7 +293,8 @@ def test_the_spectrum_says_what_trains_and_what_becomes_of_gradients():
     assert places == sorted(places)
     assert "3.2·10⁻⁴ → 0.02 0.5 → 0.01 1 → 1 0.16 → 3" in page.text
     lost = Page(spectrum_page(became=lambda kind, *_: "diverged" if kind == "norm" else "ok")).text
-    assert "1 diverged: it was diverged" in lost
+    assert "0 1 diverged 1 min 1 s" in lost
+    assert "1 min 1 s diverged: it was diverged" in lost
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,13 @@ def _name(axes: Axes, row: int, kind: str) -> None:
 def _draw_cell(axes: Axes, corner: tuple[float, float], cell: _Cell, below: float) -> None:
     (x, y), mean = corner, cell.mean
     colour, ink = (PAPER, INK) if mean is None else _colours(mean, below)
-    box: dict[str, Any] = {"facecolor": colour, "linewidth": 0.0, "edgecolor": MUTED}
-    if mean is None:
-        box |= {"hatch": "/////", "edgecolor": FAINT, "linewidth": 0.8}
+    box: dict[str, Any] = {"facecolor": colour, "linewidth": 0.0}
+    if mean is None:  # not filled: what is behind a hatch would stay white on a dark page
+        box = {"fill": False, "hatch": "/////", "edgecolor": FAINT, "linewidth": 0.8}
     axes.add_patch(Rectangle((x, y), _CELL, _HIGH, **box))
     beside = _beside(cell)
     middle = (x + _CELL / 2, y + _HIGH / 2 - (0.07 if beside else 0))
-    _write(axes, *middle, _what(cell), color=ink, size=SIZE if mean is not None or not beside else SMALL)
+    _write(axes, *middle, _what(cell), color=ink, size=SIZE)
     if beside:
         _write(axes, middle[0], middle[1] + 0.17, beside, color=ink, size=SMALL - 1)
 
@@ -184,7 +184,7 @@ def _mark_lectures(axes: Axes, row: int, depths: Sequence[int], past: int | None
 
 def _caption(cells: Mapping[tuple[str, int], _Cell], data: str, below: float) -> str:
     parts = [
-        f"Training error on {data} in percent, after the last epoch: the darker, the lower.",
+        f"Training error on {data} in percent, after the last epoch.",
         f"Framed: as deep as an ingredient trains (error under {below:g}% at every depth up to there).",
         "Dots: where He's lectures go on to the next ingredient, past 10, 30 and 100 layers.",
     ]
