@@ -196,7 +196,7 @@ def measure(task: Task, folder: Path, rounds: int) -> dict[str, list[float]]:
         asking[name], asked = spawning.Pipe()
         spawning.Process(target=serve, args=(name, task, folder, asked)).start()
     for turn in range(rounds + 1):
-        # There and back again: a processor's matrix units slow down with use, so that one turn weighs on the next.
+        # There and back again: a processor's matrix units slow down with use, and one turn weighs on the next.
         for name in names if turn % 2 else reversed(names):
             time.sleep(SETTLE)
             asking[name].send(True)
