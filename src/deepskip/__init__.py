@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from deepskip.errors import DivergedError as DivergedError
     from deepskip.errors import InputError as InputError
     from deepskip.errors import WorkError as WorkError
+    from deepskip.instruments.taps import alter as alter
+    from deepskip.instruments.taps import tap as tap
     from deepskip.model import Model as Model
     from deepskip.model import Prediction as Prediction
     from deepskip.model import load as load
@@ -62,12 +64,14 @@ _HOMES = {
     "Stem": "deepskip.describe.spec",
     "WorkError": "deepskip.errors",
     "__version__": "deepskip._version",
+    "alter": "deepskip.instruments.taps",
     "build": "deepskip.nets.builder",
     "count": "deepskip.describe.ledger",
     "fit": "deepskip.training.engine",
     "load": "deepskip.model",
     "publish": "deepskip.pages",
     "score": "deepskip.scoring",
+    "tap": "deepskip.instruments.taps",
 }
 _MODULES = {
     "data": "deepskip.data",

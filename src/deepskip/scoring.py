@@ -47,23 +47,24 @@ class Score:
 def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int = BATCH) -> Tensor:
     """Return the logits [n, classes] of every image in `split`, in order, on the CPU.
 
-    The network is put into evaluation mode meanwhile and left in the mode it was in. Always in the network's
-    own precision, so that a score does not depend on how the network was trained.
+    The network is in evaluation mode meanwhile, and every module in its own mode afterwards. Always in the
+    network's own precision, so that a score does not depend on how the network was trained.
     """
     device = next(net.parameters()).device
     dtype = next(net.parameters()).dtype
     held = None if isinstance(split.images, UniformImages) else preprocessing  # kept with a margin to train on
-    training = net.training
+    modes, cudnn = [(module, module.training) for module in net.modules()], torch.backends.cudnn
     net.eval()
     try:
         # TF32 would round the convolutions' inputs to ten bits on a GPU: a score there is float32 as well.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False):
             parts = [
                 net(normalise(one.images.to(device), preprocessing, dtype)).float().cpu()
                 for one in eval_batches(split, batch, held)
             ]
     finally:
-        net.train(training)
+        for module, training in modes:
+            module.training = training
     return torch.cat(parts)
 
 

@@ -18,6 +18,7 @@ from deepskip.errors import InputError
 from deepskip.figures import colour, labels, rows
 from deepskip.figures.depth import places_of
 from tests.unit.identity_rows import identity_rows
+from tests.unit.instrument_rows import lesion_rows, path_rows, several_rows
 from tests.unit.spectrum_rows import HE, spectrum_rows
 
 DEPTHS = (8, 20, 32, 56, 110)
@@ -179,6 +180,41 @@ CASES = {
         spectrum_rows(became=lambda *_: "impossible"), data="digits"
     ),
     "signal, no row": lambda: figures.signal_against_depth([], data="".join(NASTY)),
+    "lesion": lambda: figures.error_without_block(lesion_rows(), data="digits"),
+    "lesion, with a twin": lambda: figures.error_without_block(
+        lesion_rows(), data="digits", twin=lesion_rows(9, plain=True)
+    ),
+    "lesion, 540 blocks": lambda: figures.error_without_block(lesion_rows(540), data="digits"),
+    "lesion, 1 block": lambda: figures.error_without_block(lesion_rows(1), data="digits"),
+    "lesion, 3 blocks": lambda: figures.error_without_block(lesion_rows(3), data="digits"),
+    "lesion, no number": lambda: figures.error_without_block(
+        [{**row, "lesion_error": None} for row in lesion_rows(9, plain=True)], data="digits"
+    ),
+    "lesion, no row": lambda: figures.error_without_block([], data="digits"),
+    "lesion, nasty": lambda: figures.error_without_block(lesion_rows(stage=NASTY[0]), data="".join(NASTY)),
+    "lesions": lambda: figures.error_of_lesions(*several_rows(), data="digits"),
+    "lesions, 1 block": lambda: figures.error_of_lesions(several_rows(1)[0], [], data="digits"),
+    "lesions, no row": lambda: figures.error_of_lesions([], [], data="".join(NASTY)),
+    "lengths": lambda: figures.gradient_by_length(path_rows(), data="digits"),
+    "lengths, 600 blocks": lambda: figures.gradient_by_length(path_rows(600, every=12), data="digits"),
+    "lengths, 1 block": lambda: figures.gradient_by_length(path_rows(1), data="digits"),
+    "lengths, no number": lambda: figures.gradient_by_length(
+        [
+            {**row, **dict.fromkeys(("gradient", "gradient_low", "gradient_high", "contribution", "effective"))}
+            for row in path_rows()
+        ],
+        data="digits",
+    ),
+    "lengths, one path": lambda: figures.gradient_by_length(
+        [
+            {**row, "share": 100.0 * (row["length"] == 9), "contribution": 100.0 * (row["length"] == 9)}
+            | ({} if row["length"] == 9 else {"gradient": None, "gradient_low": None, "gradient_high": None})
+            | {"effective": row["length"] == 9}
+            for row in path_rows(9)
+        ],
+        data="digits",
+    ),
+    "lengths, no row": lambda: figures.gradient_by_length([], data="".join(NASTY)),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -505,6 +541,47 @@ def test_a_map_names_the_blocks_where_stages_begin():
         assert len(maps_of(CASES[name]())) == panels
     assert "no shortcut" in CASES["flow, plain"]().caption
     assert "compiled" in CASES["flow, compiled"]().caption
+
+
+def test_a_lesion_stands_at_its_block_and_the_twin_has_the_same_scale():
+    net, twin = lesion_rows(), lesion_rows(9, plain=True)
+    one, two = figures.error_without_block(net, data="digits", twin=twin).axes
+    assert one.get_ylim() == two.get_ylim()
+    for axes, rows_, markers in ((one, net, {"o", "D"}), (two, twin, {"s"})):
+        marks = {line.get_xdata()[0]: line for line in axes.lines if line.get_marker() in markers}
+        known = {row["index"]: row for row in rows_ if row["lesion_error"] is not None}
+        assert set(marks) == set(known)
+        for i, row in known.items():
+            assert marks[i].get_ydata()[0] == row["lesion_error"]
+            assert (marks[i].get_marker() == "D") == (row["shortcut"] == "pad")
+    assert "3 blocks have nothing" in CASES["lesion, with a twin"]().caption
+
+
+def test_lesions_are_dots_and_their_mean():
+    deleted, shuffled = several_rows()
+    left, right = CASES["lesions"]().axes
+    dots = [next(line for line in axes.lines if line.get_marker() == "o") for axes in (left, right)]
+    assert list(dots[0].get_ydata()) == [row["error"] for row in deleted]
+    assert list(dots[1].get_xdata()) == [row["tau"] for row in shuffled]
+    mean = next(line for line in left.lines if len(line.get_xdata()) == 8)
+    assert list(mean.get_xdata()) == [0, 1, 2, 3, 5, 8, 12, 20]
+    assert mean.get_ydata()[1] == pytest.approx(sum(r["error"] for r in deleted if r["deleted"] == 1) / 3)
+    assert right.get_xlim()[0] > right.get_xlim()[1], "the net's own order is on the left"
+
+
+def test_effective_lengths_are_stronger_and_the_gradient_is_on_a_logarithmic_scale():
+    made = path_rows()
+    picture = CASES["lengths"]()
+    _, middle, right = picture.axes
+    inside = [row["length"] for row in made if row["effective"]]
+    strong = max(
+        right.collections, key=lambda one: colour.to_oklch(matplotlib.colors.to_hex(one.get_facecolor()))[1]
+    )
+    xs = strong.get_paths()[0].vertices[:, 0]
+    assert (min(xs), max(xs)) == pytest.approx((inside[0] - 0.38, inside[-1] + 0.38))
+    line = next(line for line in middle.lines if line.get_marker() == "None")
+    assert line.get_ydata()[3] == pytest.approx(math.log10(made[3]["gradient"]))
+    assert f"Paths of {inside[0]} to {inside[-1]} branches carry" in picture.caption
 
 
 @pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1], [2]], [[1, 2], [3]]])

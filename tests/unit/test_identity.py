@@ -13,7 +13,7 @@ import deepskip as ds
 from deepskip.describe import zoo
 from deepskip.describe.spec import Junction, Spec
 from deepskip.errors import InputError
-from deepskip.instruments import identity, summary, taps
+from deepskip.instruments import identity, images, summary
 from deepskip.nets.builder import build
 from deepskip.surgery import grow
 from tests.laws.strategies import scrambled
@@ -53,7 +53,8 @@ def _cosine(x: Tensor, y: Tensor) -> float:
 def test_rows_are_what_their_words_say(spec: Spec, digits, monkeypatch) -> None:
     net = scrambled(build(spec, dtype=torch.float64))
     batches = [torch.randn(n, *SMALL, dtype=torch.float64) for n in (6, 5)]
-    monkeypatch.setattr(taps, "inputs", lambda *_, **__: iter(batches))
+    drawn = [images.Drawn(x, torch.zeros(len(x)), torch.arange(len(x))) for x in batches]
+    monkeypatch.setattr(images, "drawn", lambda *_, **__: iter(drawn))
     rows = identity.measure(net, digits)
     net.eval()
     assert [row["block"] for row in rows] == ["s1.b1", "s2.b1", "s3.b1"]
@@ -122,8 +123,9 @@ def test_the_net_is_left_as_it_was(digits) -> None:
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     random = torch.random.get_rng_state()
     identity.measure(net, digits, images=32)
-    with pytest.raises(RuntimeError):  # pictures of three colours into a net of one
-        identity.measure(net, _coloured(digits), images=32)
+    net.head.pool = torch.nn.AdaptiveAvgPool2d(2)
+    with pytest.raises(RuntimeError):  # after all the blocks
+        identity.measure(net, digits, images=32)
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
@@ -131,27 +133,13 @@ def test_the_net_is_left_as_it_was(digits) -> None:
     assert torch.is_grad_enabled()
 
 
-def _coloured(digits: ds.data.Dataset) -> ds.data.Dataset:
-    import dataclasses
-
-    import numpy as np
-
-    pixels = np.repeat(digits.val.images.pixels, 3, axis=3)
-    split = dataclasses.replace(digits.val, images=ds.data.UniformImages(pixels))
-    colour = digits.preprocessing.replace(colour="RGB", mean=(0.5,) * 3, std=(0.25,) * 3)
-    return dataclasses.replace(digits, preprocessing=colour, load_val=lambda: split)
-
-
-def test_a_split_and_its_preprocessing_are_a_data_set(digits) -> None:
+def test_a_split_is_enough(digits) -> None:
     net = build(zoo.cifar(8, input=SMALL))
-    by_split = ds.instruments.identity.measure(net, digits.val, digits.preprocessing, images=50)
+    by_split = ds.instruments.identity.measure(net, digits.val, images=50)
     assert by_split == identity.measure(net, digits, images=50)
     assert by_split != identity.measure(net, digits, images=50, seed=1)
+    assert by_split != identity.measure(net, digits.train, images=50)
     assert identity.measure(net, digits, images=10**6, batch=1000)[0]["n"] == len(digits.val)
-    with pytest.raises(InputError, match="data: got no preprocessing"):
-        identity.measure(net, digits.val)
-    with pytest.raises(InputError, match="batch: got 0"):
-        identity.measure(net, digits, batch=0)
 
 
 def test_an_untrained_net_is_measured_with_each_batchs_statistics(digits) -> None:
@@ -165,7 +153,7 @@ def test_an_untrained_net_is_measured_with_each_batchs_statistics(digits) -> Non
     net.stages["s1"]["b1"].junction.register_forward_pre_hook(
         lambda _, pair: ratios.append(pair[1].flatten(1).norm(dim=1) / pair[0].flatten(1).norm(dim=1))
     )
-    net(next(taps.inputs(net, digits, None, images=60, batch=60, seed=0)))
+    net(next(images.drawn(net, digits, images=60, batch=60, seed=0)).x)
     assert rows[0]["ratio"] == pytest.approx(ratios[0].mean().item(), rel=1e-5)
     assert rows != identity.measure(net, digits, images=60)
     with pytest.raises(InputError, match="statistics: got 'mine'"):

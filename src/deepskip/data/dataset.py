@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeAlias
 
@@ -82,6 +82,8 @@ class Split:
     """Each picture's file's SHA-256, in hexadecimal; empty for built-in data."""
     broken: tuple[str, ...] = ()
     """Files that could not be read and are left out, each as `file: reason`."""
+    preprocessing: Preprocessing | None = None
+    """How its pictures become inputs: the data set's own, which fills it in."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,12 +122,15 @@ class Dataset:
     @cached_property
     def train(self) -> Split:
         """The pictures to learn from. May decode a folder first; raises InputError or WorkError."""
-        return self.load_train()
+        return self._own(self.load_train())
 
     @cached_property
     def val(self) -> Split:
         """The pictures to measure on. May decode a folder first; raises InputError or WorkError."""
-        return self.load_val()
+        return self._own(self.load_val())
+
+    def _own(self, split: Split) -> Split:
+        return replace(split, preprocessing=self.preprocessing)
 
     @property
     def input(self) -> tuple[int, int, int]:

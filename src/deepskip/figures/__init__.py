@@ -8,6 +8,8 @@ from deepskip.figures.depth import error_against_depth
 from deepskip.figures.drawings import VIEWS, draw
 from deepskip.figures.flow import flow_maps
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
+from deepskip.figures.lengths import gradient_by_length
+from deepskip.figures.lesion import error_of_lesions, error_without_block
 from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save, to_svg, write
 
@@ -18,7 +20,10 @@ __all__ = [
     "draw",
     "error_against_depth",
     "error_at_insertion",
+    "error_of_lesions",
+    "error_without_block",
     "flow_maps",
+    "gradient_by_length",
     "ratio_by_place",
     "run_curves",
     "save",

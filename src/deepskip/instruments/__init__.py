@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+_NAMES = ("ends", "identity", "images", "insertion", "lesion", "paths", "summary", "taps")
+
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("ends", "identity", "insertion", "summary", "taps"):
+    if name in _NAMES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepskip.data.dataset import Dataset, Split
-from deepskip.describe.preprocessing import Preprocessing
+from deepskip.instruments import images as pictures
 from deepskip.instruments import taps
 from deepskip.nets.network import Network
 from deepskip.nets.parts import BranchOnly
@@ -26,7 +26,6 @@ LEAST = 4  # images that the unbiased estimate needs
 def measure(
     net: Network,
     data: Dataset | Split,
-    preprocessing: Preprocessing | None = None,
     *,
     images: int = IMAGES,
     batch: int = BATCH,
@@ -49,12 +48,12 @@ def measure(
     Null stands where there is no such number: `cosine` where dimensions change, `ratio` too in a plain net, a
     quotient by zero, `cka` of fewer than four images a batch. At most `images` pictures are taken, drawn by
     `seed`. An untrained net has no running `statistics` to speak of: "batch" takes those of each batch. The
-    network is left as it was. Raises InputError when `data` is a split without `preprocessing`.
+    network is left as it was. Raises InputError for data that the network does not take.
     """
     tally = _Tally([_Block() for _ in net.blocks()], [_is_plain(block) for block in net.blocks()])
     n = 0
     with taps.watched(net, tally, statistics):
-        for x in taps.inputs(net, data, preprocessing, images=images, batch=batch, seed=seed):
+        for x, _, _ in pictures.drawn(net, data, images=images, batch=batch, seed=seed):
             net(x)
             n += len(x)
     return [{**name, **block.row(), "n": n} for name, block in zip(taps.names(net), tally.blocks, strict=True)]
