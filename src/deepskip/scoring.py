@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def score(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: 
 def score_logits(logits: Tensor, labels: Tensor) -> Score:
     """Return the score of `logits` [n, classes] against `labels` [n]."""
     n, classes = logits.shape
-    confidence, predicted = logits.softmax(1).max(1)
+    predicted = logits.softmax(1).max(1).indices
     right = predicted == labels
     top = logits.topk(min(5, classes), dim=1).indices
     confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
@@ -85,7 +86,7 @@ def score_logits(logits: Tensor, labels: Tensor) -> Score:
         loss=float(functional.cross_entropy(logits.double(), labels)),
         error=_percent(n - int(right.sum()), n),
         top5_error=_percent(n - int((top == labels[:, None]).sum()), n),
-        calibration_error=_calibration_error(confidence.double(), right),
+        calibration_error=reliability(logits, labels).error,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
@@ -94,8 +95,30 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole
 
 
-def _calibration_error(confidence: Tensor, right: Tensor) -> float:
+class Reliability(NamedTuple):
+    """Sums over the images of each of 15 equal bins of confidence, the probability of the best class."""
+
+    counts: Tensor
+    """int64 [15]: images whose confidence is in the bin, above its lower edge and up to its upper one."""
+    confidence: Tensor
+    """float64 [15]: the sum of their confidences, 0 to 1 each."""
+    right: Tensor
+    """int64 [15]: how many of them are right."""
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, in percent (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+        return 100 * float((self.right - self.confidence).abs().sum()) / int(self.counts.sum())
+
+
+def reliability(logits: Tensor, labels: Tensor) -> Reliability:
+    """Return what `logits` [n, classes] are worth against `labels` [n], by confidence."""
+    confidence, predicted = logits.softmax(1).max(1)
+    confidence = confidence.double()
     bins = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
-    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gap.index_add_(0, bins, right.double() - confidence)
-    return 100 * float(gap.abs().sum()) / len(confidence)
+    right = bins[predicted == labels]
+    return Reliability(
+        counts=bins.bincount(minlength=CALIBRATION_BINS),
+        confidence=torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, confidence),
+        right=right.bincount(minlength=CALIBRATION_BINS),
+    )

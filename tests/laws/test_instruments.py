@@ -19,22 +19,29 @@ from torch import Tensor, nn
 from deepskip.data.dataset import Dataset, Split, UniformImages
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
-from deepskip.instruments import ends, identity, lesion, paths, summary
+from deepskip.instruments import calibration, ends, gradient, identity, lens, lesion, paths, signal, summary
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from tests.laws.strategies import scrambled, specs
 
 IMAGES = 5
 INSTRUMENTS: dict[str, Callable[[Network, Dataset], Any]] = {
+    "calibration": lambda net, data: calibration.measure(net, data, batch=3),
     "ends": lambda net, data: ends.measure(net, data, 0),
+    "gradient": lambda net, data: gradient.measure(net, data, batch=3),
+    "gradient, batch": lambda net, data: gradient.measure(net, data.val, statistics="batch"),
     "identity": lambda net, data: identity.measure(net, data.val, batch=3),
     "identity, batch": lambda net, data: identity.measure(net, data, statistics="batch"),
+    "lens": lambda net, data: lens.measure(net, data, batch=3),
+    "lens, split": lambda net, data: lens.measure(net, data.val),
     "lesion": lambda net, data: lesion.measure(net, data, batch=3),
     "lesion, swap": lambda net, data: lesion.swap(net, data, batch=3),
     "lesion, delete": lambda net, data: lesion.delete(net, data, counts=(1, 3), draws=1),
     "lesion, shuffle": lambda net, data: lesion.shuffle(net, data, counts=(1, 3), draws=1),
     "paths": lambda net, data: paths.measure(net, data, batch=3),
     "paths, exact": lambda net, data: paths.measure(net, data, exact=True),
+    "signal": lambda net, data: signal.measure(net, data, batch=3),
+    "signal, batch": lambda net, data: signal.measure(net, data.val, statistics="batch"),
     "summary": lambda net, data: summary.measure(net, data, 0),
 }
 

@@ -77,3 +77,78 @@ def path_rows(n: int = 27, fall: float = 1.2, *, every: int = 1) -> list[dict[st
             }
         )
     return rows
+
+
+def signal_rows(
+    count: int = 27, *, plain: bool = False, strength: float = 1.0, stage: str = "s"
+) -> list[dict[str, Any]]:
+    """Return responses that are larger where dimensions change, and a stream that grows."""
+    noise, rows = random.Random(count), []
+    for row in blocks(count, shortcut="none" if plain else "pad", stage=stage):
+        std = strength * (0.3 + 0.2 * noise.random() + (0.6 if row["shortcut"] == "pad" else 0))
+        signal = {
+            "response_std": [1.4 * std, std],
+            "branch_rms": std,
+            "shortcut_rms": None if plain else 0.5 + 0.05 * row["index"],
+            "stream_std": 0.4 + 0.04 * row["index"],
+            "stream_rms": 0.6 + 0.05 * row["index"],
+        }
+        rows.append({**row, **signal})
+    return rows
+
+
+def gradient_rows(
+    count: int = 27, *, plain: bool = False, fall: float = 0.05, stage: str = "s"
+) -> list[dict[str, Any]]:
+    """Return norms that fall by `fall` (decimal logarithm) a block, and correlations that rise to the end."""
+    noise, rows = random.Random(count), []
+    for row in blocks(count, shortcut="none" if plain else "pad", stage=stage):
+        place = row["index"] / count
+        norm = 10 ** (-fall * row["index"] + 0.1 * noise.random())
+        gradient = {
+            "grad_norm": norm,
+            "grad_correlation": 0.9 * place**2 - 0.02,
+            "grad_norm_initial": 5 * norm,
+            "grad_correlation_initial": 0.4 * place**3,
+        }
+        rows.append({**row, **gradient})
+    return rows
+
+
+def lens_rows(count: int = 27, *, plain: bool = False, stage: str = "s") -> list[dict[str, Any]]:
+    """Return probes that get better block by block, and a head that fits in the last stage."""
+    rows = []
+    for row in blocks(count, shortcut="none" if plain else "pad", stage=stage):
+        probe = 5.6 + 60 * (1 - row["index"] / count)
+        head = None if row["stage"] != f"{stage}3" else 5.6 + 250 * (1 - row["index"] / count)
+        lens: dict[str, Any] = {"lens_n": 2000, "lens_fitted": 2000}
+        for name, error in (("probe", probe), ("head", head)):
+            for field, more in (("error", 0.0), ("low", -1.1), ("high", 1.2)):
+                lens[f"lens_{name}_{field}"] = None if error is None else min(error + more, 100.0)
+        lens["lens_head_same"] = None if head is None else 100 - head + 5.6
+        rows.append({**row, **lens})
+    return rows
+
+
+def calibration_rows(most: int = 900, gap: float = 12.0, *, scaled: bool = True) -> list[dict[str, Any]]:
+    """Return bins of which the surer are fuller, right `gap` points less often than they say; then right so."""
+    rows: list[dict[str, Any]] = []
+    for half, (temperature, less) in {False: (1.0, gap), True: (2.1, 0.4)}.items():
+        for i in range(1, 16):
+            n = 0 if i < 4 or (half and not scaled) else most * (i - 3) ** 2 // 144
+            sure = 100 * (i - 0.4) / 15
+            right = max(sure - less, 0.0)
+            values = (sure, right, max(right - 3, 0.0), min(right + 3, 100.0))
+            fields = ("confidence", "accuracy", "accuracy_low", "accuracy_high")
+            rows.append(
+                {
+                    "scaled": half,
+                    "temperature": temperature if n or not half else None,
+                    "bin": i,
+                    "low": 100 * (i - 1) / 15,
+                    "high": 100 * i / 15,
+                    "n": n,
+                    **(dict(zip(fields, values, strict=True)) if n else dict.fromkeys(fields)),
+                }
+            )
+    return rows

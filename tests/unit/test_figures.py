@@ -18,7 +18,15 @@ from deepskip.errors import InputError
 from deepskip.figures import colour, labels, rows
 from deepskip.figures.depth import places_of
 from tests.unit.identity_rows import identity_rows
-from tests.unit.instrument_rows import lesion_rows, path_rows, several_rows
+from tests.unit.instrument_rows import (
+    calibration_rows,
+    gradient_rows,
+    lens_rows,
+    lesion_rows,
+    path_rows,
+    several_rows,
+    signal_rows,
+)
 from tests.unit.spectrum_rows import HE, spectrum_rows
 
 DEPTHS = (8, 20, 32, 56, 110)
@@ -215,6 +223,71 @@ CASES = {
         data="digits",
     ),
     "lengths, no row": lambda: figures.gradient_by_length([], data="".join(NASTY)),
+    "responses": lambda: figures.response_by_layer({"resnet56": signal_rows()}, data="digits"),
+    "responses, as in the paper": lambda: figures.response_by_layer(
+        {
+            "plain20": signal_rows(9, plain=True, strength=2),
+            "plain56": signal_rows(27, plain=True, strength=2),
+            "resnet20": signal_rows(9),
+            "resnet56": signal_rows(27, strength=0.7),
+            "resnet110": signal_rows(54, strength=0.5),
+        },
+        data="digits",
+    ),
+    "responses, 1,080 layers": lambda: figures.response_by_layer({"deep": signal_rows(540)}, data="digits"),
+    "responses, 1 block": lambda: figures.response_by_layer({"".join(NASTY): signal_rows(1)}, data="digits"),
+    "responses, no number": lambda: figures.response_by_layer(
+        {"net": [{**row, "response_std": [None, math.inf]} for row in signal_rows()]}, data="".join(NASTY)
+    ),
+    "responses, no net": lambda: figures.response_by_layer({}, data="digits"),
+    "rms": lambda: figures.rms_by_block(signal_rows(), data="digits"),
+    "rms, plain": lambda: figures.rms_by_block(signal_rows(9, plain=True), data="digits"),
+    "rms, 540 blocks": lambda: figures.rms_by_block(signal_rows(540), data="digits"),
+    "rms, 1 block": lambda: figures.rms_by_block(
+        signal_rows(1, stage=NASTY[0] + NASTY[2]), data="".join(NASTY)
+    ),
+    "rms, no number": lambda: figures.rms_by_block(
+        [{**row, "branch_rms": None, "shortcut_rms": None, "stream_std": None} for row in signal_rows()],
+        data="digits",
+    ),
+    "rms, no row": lambda: figures.rms_by_block([], data="digits"),
+    "gradient": lambda: figures.gradient_by_block(gradient_rows(), data="digits"),
+    "gradient, plain": lambda: figures.gradient_by_block(
+        gradient_rows(9, plain=True, fall=-1.2), data="digits"
+    ),
+    "gradient, 540 blocks": lambda: figures.gradient_by_block(gradient_rows(540), data="digits"),
+    "gradient, flat": lambda: figures.gradient_by_block(gradient_rows(fall=0.0), data="digits"),
+    "gradient, 1 block": lambda: figures.gradient_by_block(
+        gradient_rows(1, stage=NASTY[0] + NASTY[2]), data="".join(NASTY)
+    ),
+    "gradient, no start": lambda: figures.gradient_by_block(
+        [{**row, "grad_norm_initial": None, "grad_correlation_initial": None} for row in gradient_rows()],
+        data="digits",
+    ),
+    "gradient, no number": lambda: figures.gradient_by_block(
+        [
+            {**row, "grad_norm": 0.0, "grad_norm_initial": math.nan, "grad_correlation": None}
+            for row in gradient_rows()
+        ],
+        data="digits",
+    ),
+    "gradient, no row": lambda: figures.gradient_by_block([], data="digits"),
+    "lens": lambda: figures.error_after_block(lens_rows(), data="digits"),
+    "lens, plain": lambda: figures.error_after_block(lens_rows(9, plain=True), data="digits"),
+    "lens, 540 blocks": lambda: figures.error_after_block(lens_rows(540), data="digits"),
+    "lens, 1 block": lambda: figures.error_after_block(
+        lens_rows(1, stage=NASTY[0] + NASTY[2]), data="".join(NASTY)
+    ),
+    "lens, no row": lambda: figures.error_after_block([], data="digits"),
+    "reliability": lambda: figures.reliability_diagram(calibration_rows(), data="digits"),
+    "reliability, not scaled": lambda: figures.reliability_diagram(
+        calibration_rows(scaled=False), data="digits"
+    ),
+    "reliability, too modest": lambda: figures.reliability_diagram(
+        calibration_rows(gap=-20), data="".join(NASTY)
+    ),
+    "reliability, no image": lambda: figures.reliability_diagram(calibration_rows(0), data="digits"),
+    "reliability, no row": lambda: figures.reliability_diagram([], data="digits"),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -582,6 +655,77 @@ def test_effective_lengths_are_stronger_and_the_gradient_is_on_a_logarithmic_sca
     line = next(line for line in middle.lines if line.get_marker() == "None")
     assert line.get_ydata()[3] == pytest.approx(math.log10(made[3]["gradient"]))
     assert f"Paths of {inside[0]} to {inside[-1]} branches carry" in picture.caption
+
+
+def _line(axes, value, at=0):
+    """Return the line of `axes` that has `value` at its place `at`."""
+    return next(
+        line
+        for line in axes.lines
+        if len(line.get_ydata()) > at and line.get_ydata()[at] == pytest.approx(value)
+    )
+
+
+def test_responses_stand_in_order_and_by_magnitude():
+    made = signal_rows()
+    every = [value for row in made for value in row["response_std"]]
+    left, right = CASES["responses"]().axes
+    assert list(_line(left, every[0]).get_ydata()) == every
+    assert list(_line(right, max(every)).get_ydata()) == sorted(every, reverse=True)
+    assert left.get_ylim() == right.get_ylim()
+    names = written(CASES["responses, as in the paper"]())
+    assert all(names.count(name) == 2 for name in ("plain20", "plain56", "resnet20", "resnet56", "resnet110"))
+
+
+def test_branch_shortcut_and_stream_are_drawn_block_by_block():
+    made = signal_rows()
+    left, right = CASES["rms"]().axes
+    for axes, field in ((left, "branch_rms"), (left, "shortcut_rms"), (right, "stream_std")):
+        line = _line(axes, made[0][field])
+        assert list(line.get_ydata()) == [row[field] for row in made]
+        assert list(line.get_xdata()) == [row["index"] for row in made]
+    assert "shortcut" not in written(CASES["rms, plain"]())
+
+
+def test_gradients_are_logarithms_and_cosines_are_not():
+    made = gradient_rows()
+    left, right = CASES["gradient"]().axes
+    for moment in ("", "_initial"):
+        line = _line(left, math.log10(made[0][f"grad_norm{moment}"]))
+        assert 10 ** line.get_ydata()[20] == pytest.approx(made[20][f"grad_norm{moment}"])
+        assert (
+            _line(right, made[0][f"grad_correlation{moment}"]).get_ydata()[20]
+            == made[20][f"grad_correlation{moment}"]
+        )
+    texts = [tick.get_text() for tick in left.get_yticklabels()]
+    assert len(texts) >= 2
+    for place, text in zip(left.get_yticks(), texts, strict=True):
+        assert 10**place == pytest.approx(float(text))
+
+
+def test_the_lens_has_its_intervals():
+    made = lens_rows()
+    (axes,) = CASES["lens"]().axes
+    probe = _line(axes, made[0]["lens_probe_error"])
+    head = next(line for line in axes.lines if line.get_marker() == "o")
+    assert [value for value in head.get_ydata() if not math.isnan(value)] == [
+        row["lens_head_error"] for row in made if row["lens_head_error"] is not None
+    ]
+    assert list(probe.get_ydata()) == [row["lens_probe_error"] for row in made]
+    tops = [max(path.vertices[:, 1]) for band in axes.collections for path in band.get_paths()]
+    assert made[0]["lens_probe_high"] in tops
+    assert "own head 5.6%" in written(CASES["lens"]())
+
+
+def test_a_reliability_diagram_has_its_bins_and_errors():
+    made = calibration_rows()
+    picture = CASES["reliability"]()
+    for half, axes in zip((made[:15], made[15:]), picture.axes[::2], strict=True):
+        dots = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"}
+        assert dots == {row["confidence"]: row["accuracy"] for row in half if row["n"]}
+        n = sum(row["n"] for row in half)
+        error = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in half if row["n"]) / n
+        assert f"calibration error {rows.percent(error)}" in [text.get_text() for text in axes.texts]
 
 
 @pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1], [2]], [[1, 2], [3]]])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from deepskip.figures.calibration import reliability_diagram
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.drawings import VIEWS, draw
 from deepskip.figures.flow import flow_maps
+from deepskip.figures.gradient import gradient_by_block
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
 from deepskip.figures.lengths import gradient_by_length
+from deepskip.figures.lens import error_after_block
 from deepskip.figures.lesion import error_of_lesions, error_without_block
+from deepskip.figures.signal import response_by_layer, rms_by_block
 from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save, to_svg, write
 
@@ -18,13 +22,18 @@ __all__ = [
     "Picture",
     "confusion",
     "draw",
+    "error_after_block",
     "error_against_depth",
     "error_at_insertion",
     "error_of_lesions",
     "error_without_block",
     "flow_maps",
+    "gradient_by_block",
     "gradient_by_length",
     "ratio_by_place",
+    "reliability_diagram",
+    "response_by_layer",
+    "rms_by_block",
     "run_curves",
     "save",
     "signal_against_depth",

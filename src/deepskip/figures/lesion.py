@@ -8,8 +8,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from deepskip.figures.colour import FAINT, MUTED, shade
-from deepskip.figures.labels import End, clean, label_ends, width
+from deepskip.figures.colour import MUTED, shade
+from deepskip.figures.labels import End, clean, label_ends
+from deepskip.figures.places import kind_of, x_blocks
 from deepskip.figures.rows import Row, grouped, number, numbers, percent
 from deepskip.figures.style import (
     MARKERS,
@@ -49,38 +50,16 @@ def error_without_block(rows: Sequence[Row], *, data: str, twin: Sequence[Row] =
     drawn = [value for net in nets for value in numbers(net, "lesion_high") + numbers(net, "lesion_intact")]
     y_from_zero(panels, top_percent(drawn))
     for axes, net in zip(panels, nets, strict=True):
-        heading(axes, f"The {_kind(net)} net", "error without the block (%)")
-        _x_blocks(axes, net)
+        heading(axes, f"The {kind_of(net)} net", "error without the block (%)")
+        x_blocks(axes, net, _WIDTH, "deleted block")
         label_ends(axes, _draw_blocks(axes, net))
         if not numbers(net, "lesion_error"):
             say_nothing(axes)
     return picture
 
 
-def _kind(rows: Sequence[Row]) -> str:
-    return "plain" if rows and all(row.get("shortcut") == "none" for row in rows) else "residual"
-
-
-def _x_blocks(axes: Axes, rows: Sequence[Row]) -> None:
-    """Name the first block of each stage, and part the stages by lines."""
-    axes.set_xlim(0.3, max(len(rows), 1) + 0.7)
-    axes.set_xlabel("deleted block")
-    firsts = [i for i, row in enumerate(rows) if i == 0 or row.get("stage") != rows[i - 1].get("stage")]
-    names = {i + 1: clean(rows[i].get("block"), 10) for i in firsts}
-    edge = -1.0
-    for place, name in names.items():
-        at = (place - 0.3) / (len(rows) + 0.4) * _WIDTH
-        if at - width(name) / 2 < edge:
-            names[place] = ""
-        else:
-            edge = at + width(name) / 2 + 0.08
-        if place > 1:
-            axes.axvline(place - 0.5, color=FAINT, lw=0.8, zorder=1)
-    axes.set_xticks(list(names), list(names.values()))
-
-
 def _draw_blocks(axes: Axes, rows: Sequence[Row]) -> list[End]:
-    kind = _kind(rows)
+    kind = kind_of(rows)
     colour, intact = shade(kind, 0.62), next(iter(numbers(rows, "lesion_intact")), None)
     small = min(1.0, 9.0 * _WIDTH / max(len(rows), 1))  # neighbours stay apart
     for i, row in enumerate(rows, 1):
@@ -116,7 +95,7 @@ def _block_alt(nets: Sequence[Sequence[Row]], data: str) -> str:
             worst = max(found, key=lambda one: one[0])
             median = statistics.median(error for error, _ in found)
             parts.append(
-                f"The {_kind(net)} net: {percent(number(net[0].get('lesion_intact')))} whole, without one "
+                f"The {kind_of(net)} net: {percent(number(net[0].get('lesion_intact')))} whole, without one "
                 f"of {len(found)} blocks {percent(median)} in the median, at most {percent(worst[0])} "
                 f"without {clean(worst[1].get('block'), 14)}."
             )

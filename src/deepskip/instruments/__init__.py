@@ -5,7 +5,20 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_NAMES = ("ends", "identity", "images", "insertion", "lesion", "paths", "summary", "taps")
+_NAMES = (
+    "calibration",
+    "ends",
+    "gradient",
+    "identity",
+    "images",
+    "insertion",
+    "lens",
+    "lesion",
+    "paths",
+    "signal",
+    "summary",
+    "taps",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -43,8 +43,7 @@ def drawn(
     split = data.val if isinstance(data, Dataset) else data
     _check(net, split, labelled)
     order = torch.randperm(len(split), generator=Generator().manual_seed(seed))[:images]
-    batches = -(-len(order) // batch)
-    return _batches(net, split, order, -(-len(order) // batches))
+    return _batches(net, split, order.tensor_split(-(-len(order) // batch)))
 
 
 def taken(data: Dataset | Split, images: int) -> int:
@@ -67,10 +66,10 @@ def _check(net: Network, split: Split, labelled: bool) -> None:
         raise InputError("data", got, f"0 to {classes - 1}, the network's classes")
 
 
-def _batches(net: Network, split: Split, order: Tensor, size: int) -> Iterator[Drawn]:
+def _batches(net: Network, split: Split, batches: Iterable[Tensor]) -> Iterator[Drawn]:
     weight = next(net.parameters())
     assert split.preprocessing is not None
-    for indices in torch.split(order, size):
+    for indices in batches:
         if isinstance(split.images, UniformImages):  # final inputs already
             pictures = split.images.gather(indices)
         else:

@@ -19,6 +19,7 @@ from deepskip.describe import ledger
 from deepskip.errors import InputError
 from deepskip.instruments import images as pictures
 from deepskip.instruments import taps
+from deepskip.instruments.columns import DIGITS, short
 from deepskip.instruments.intervals import Z
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.network import Network
@@ -31,7 +32,6 @@ MOST = 12
 """Blocks of a net all of whose paths can be gone through, at most: 2¹² times."""
 SHARE = 95.0
 """Percent of the gradient that the paths have which are called effective."""
-DIGITS = 6
 _MEMORY = 2**30
 """Bytes that a batch may hold, about; batches are smaller where they would hold more."""
 
@@ -114,7 +114,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "effective_mean": parts and _mean(parts),
         "effective_low": effective[0] if effective else None,
         "effective_high": effective[-1] if effective else None,
-        "effective_share": _short(sum(shares[k] for k in effective)) if effective else None,
+        "effective_share": short(sum(shares[k] for k in effective)) if effective else None,
     }
 
 
@@ -280,12 +280,12 @@ def _rows(counts: Sequence[int], found: dict[int, Tensor], exact: bool) -> list[
             {
                 "length": k,
                 "paths": count,
-                "share": _short(100 * count / total),
-                "gradient": _short(_exp(logs[k])) if count else None,
+                "share": short(100 * count / total),
+                "gradient": short(_exp(logs[k])) if count else None,
                 "gradient_low": low,
                 "gradient_high": high,
                 "seen": seen,
-                "contribution": _short(100 * shares[k]),
+                "contribution": short(100 * shares[k]),
                 "effective": first <= k <= last if known else None,
             }
         )
@@ -305,12 +305,8 @@ def _interval(logs: Tensor, log: float) -> tuple[float | None, float | None]:
     if len(logs) < 2 or not math.isfinite(log):
         return None, None
     reach = Z * float((logs - log).exp().std()) / math.sqrt(len(logs))
-    return _short(max(1 - reach, 0.0) * _exp(log)), _short((1 + reach) * _exp(log))
+    return short(max(1 - reach, 0.0) * _exp(log)), short((1 + reach) * _exp(log))
 
 
 def _exp(log: float) -> float:
     return math.exp(log) if log < 700 else math.inf
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
