@@ -1,4 +1,4 @@
-"""The pages of a folder: a run's or a study's figures and `report.html`, from the files in it alone."""
+"""The pages of a run, a study or an inspection: figures and `report.html`, from its folder's files alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from typing import Any, NamedTuple
 
 from deepskip.describe.ledger import count
 from deepskip.errors import InputError, choices
+from deepskip.figures.calibration import reliability_diagram
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
 from deepskip.figures.depth import error_against_depth
 from deepskip.figures.flow import flow_maps
+from deepskip.figures.gradient import gradient_by_block
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
+from deepskip.figures.landscape import loss_landscape
+from deepskip.figures.lengths import gradient_by_length
+from deepskip.figures.lens import error_after_block
+from deepskip.figures.lesion import error_of_lesions, error_without_block
+from deepskip.figures.ratio import ratio_by_block
+from deepskip.figures.saliency import saliency_grid
+from deepskip.figures.signal import response_by_layer, rms_by_block
 from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save
 from deepskip.files import read_json, write_text
+from deepskip.instruments import inspection
 from deepskip.reports.depth import depth_report
 from deepskip.reports.identity import identity_report
+from deepskip.reports.inspection import inspection_report
 from deepskip.reports.run import run_report
 from deepskip.reports.spectrum import spectrum_report
 from deepskip.scoring import Score
@@ -30,16 +41,18 @@ REPORT, FIGURES = "report.html", "figures"
 
 
 def publish(folder: Path | str) -> Path:
-    """Write the pages of a run folder or of a study folder and its runs; return the path of `report.html`.
+    """Write the pages of a run, of a study and its runs, or of an inspection; return the path of `report.html`.
 
-    Raises InputError when `folder` is neither, or holds nothing to show yet.
+    Raises InputError when `folder` is none of them, or holds nothing to show yet.
     """
     folder = Path(folder)
+    if (folder / inspection.PLAN).is_file():
+        return _publish_inspection(folder)
     if (folder / STUDY).is_file():
         return _publish_study(folder)
     if (folder / CONFIG).is_file():
         return _publish_run(folder)
-    raise InputError(folder, "neither a run folder nor a study folder", "one that `train` or `study` made")
+    raise InputError(folder, "no run, study or inspection", "a folder that `train`, `study` or `inspect` made")
 
 
 def _publish_run(folder: Path) -> Path:
@@ -153,6 +166,94 @@ def _publish_study(folder: Path) -> Path:
         if not (cell / REPORT).exists() and (cell / store.FILE).is_file() and (cell / METRICS).is_file():
             _publish_run(cell)
     return folder / REPORT
+
+
+def _publish_inspection(folder: Path) -> Path:
+    plan = _read(folder / inspection.PLAN)
+    if not (folder / inspection.SUMMARY).is_file():
+        raise InputError(folder, "an inspection without a result", "one that has measured something")
+    summary = _read(folder / inspection.SUMMARY)
+    summaries = {name: summary[name] for name in inspection.INSTRUMENTS if name in summary}
+    figures = {name: _INSPECTED[name](folder, plan) for name in summaries if name in _INSPECTED}
+    for pictures in figures.values():
+        for name, figure in pictures:
+            save(figure, folder / FIGURES / f"{name}.svg", plan["command"])
+    blocks = inspection.read(folder, inspection.BLOCKS)
+    write_text(folder / REPORT, inspection_report(summaries, blocks, figures, plan))
+    return folder / REPORT
+
+
+Named = list[tuple[str, Picture]]
+
+
+def _signal(folder: Path, plan: dict[str, Any]) -> Named:
+    of, blocks = plan["of"], inspection.read(folder, inspection.BLOCKS)
+    twin = inspection.read(folder, inspection.TWIN)
+    nets = {of["model"]: blocks, **({of["twin"]: twin} if twin and "response_std" in twin[0] else {})}
+    return [
+        ("response_by_layer", response_by_layer(nets, data=of["data"])),
+        ("rms_by_block", rms_by_block(blocks, data=of["data"])),
+    ]
+
+
+def _gradient(folder: Path, plan: dict[str, Any]) -> Named:
+    blocks = inspection.read(folder, inspection.BLOCKS)
+    return [("gradient_by_block", gradient_by_block(blocks, data=plan["of"]["data"]))]
+
+
+def _identity(folder: Path, plan: dict[str, Any]) -> Named:
+    blocks = inspection.read(folder, inspection.BLOCKS)
+    return [("ratio_by_block", ratio_by_block(blocks, data=plan["of"]["data"]))]
+
+
+def _lesion(folder: Path, plan: dict[str, Any]) -> Named:
+    data, blocks = plan["of"]["data"], inspection.read(folder, inspection.BLOCKS)
+    twin = [row for row in inspection.read(folder, inspection.TWIN) if "lesion_error" in row]
+    deletions, shuffles = (inspection.read(folder, name) for name in ("deletions", "shuffles"))
+    return [
+        ("error_without_block", error_without_block(blocks, data=data, twin=twin)),
+        ("error_of_lesions", error_of_lesions(deletions, shuffles, data=data)),
+    ]
+
+
+def _paths(folder: Path, plan: dict[str, Any]) -> Named:
+    rows = inspection.read(folder, "paths")
+    return [("gradient_by_length", gradient_by_length(rows, data=plan["of"]["data"]))]
+
+
+def _lens(folder: Path, plan: dict[str, Any]) -> Named:
+    blocks = inspection.read(folder, inspection.BLOCKS)
+    return [("error_after_block", error_after_block(blocks, data=plan["of"]["data"]))]
+
+
+def _saliency(folder: Path, plan: dict[str, Any]) -> Named:
+    rows = inspection.read(folder, "saliency")
+    pictures = [inspection.picture(folder, row["image"]) for row in rows]
+    return [("saliency_grid", saliency_grid(rows, pictures, plan["of"]["classes"]))]
+
+
+def _landscape(folder: Path, plan: dict[str, Any]) -> Named:
+    rows = inspection.read(folder, "landscape")
+    return [("loss_landscape", loss_landscape(rows, data=plan["of"]["data"]))]
+
+
+def _calibration(folder: Path, plan: dict[str, Any]) -> Named:
+    rows = inspection.read(folder, "calibration")
+    return [("reliability_diagram", reliability_diagram(rows, data=plan["of"]["data"]))]
+
+
+_INSPECTED: dict[str, Callable[[Path, dict[str, Any]], Named]] = {
+    "signal": _signal,
+    "gradient": _gradient,
+    "identity": _identity,
+    "lesion": _lesion,
+    "paths": _paths,
+    "lens": _lens,
+    "saliency": _saliency,
+    "landscape": _landscape,
+    "calibration": _calibration,
+}
+"""An inspection's pictures, by instrument."""
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,20 @@ from torch import Tensor, nn
 from deepskip.data.dataset import Dataset, Split, UniformImages
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
-from deepskip.instruments import calibration, ends, gradient, identity, lens, lesion, paths, signal, summary
+from deepskip.instruments import (
+    calibration,
+    ends,
+    gradient,
+    identity,
+    landscape,
+    lens,
+    lesion,
+    paths,
+    saliency,
+    signal,
+    summary,
+    taps,
+)
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from tests.laws.strategies import scrambled, specs
@@ -34,6 +47,8 @@ INSTRUMENTS: dict[str, Callable[[Network, Dataset], Any]] = {
     "identity, batch": lambda net, data: identity.measure(net, data, statistics="batch"),
     "lens": lambda net, data: lens.measure(net, data, batch=3),
     "lens, split": lambda net, data: lens.measure(net, data.val),
+    "landscape": lambda net, data: landscape.measure(net, data, net, line=3, plane=3, batch=3),
+    "landscape, batch": lambda net, data: landscape.measure(net, data, line=3, plane=0, statistics="batch"),
     "lesion": lambda net, data: lesion.measure(net, data, batch=3),
     "lesion, swap": lambda net, data: lesion.swap(net, data, batch=3),
     "lesion, delete": lambda net, data: lesion.delete(net, data, counts=(1, 3), draws=1),
@@ -42,6 +57,10 @@ INSTRUMENTS: dict[str, Callable[[Network, Dataset], Any]] = {
     "paths, exact": lambda net, data: paths.measure(net, data, exact=True),
     "signal": lambda net, data: signal.measure(net, data, batch=3),
     "signal, batch": lambda net, data: signal.measure(net, data.val, statistics="batch"),
+    "saliency": lambda net, data: saliency.measure(net, data, right=2, wrong=2, steps=2, batch=3),
+    "saliency, at a block": lambda net, data: saliency.measure(
+        net, data, at=taps.names(net)[0]["block"], right=2, wrong=2, steps=1, baseline="mean"
+    ),
     "summary": lambda net, data: summary.measure(net, data, 0),
 }
 

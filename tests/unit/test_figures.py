@@ -27,9 +27,11 @@ from tests.unit.instrument_rows import (
     several_rows,
     signal_rows,
 )
+from tests.unit.saliency_rows import bowl, cliff, landscape_rows, pictures_of, saliency_rows
 from tests.unit.spectrum_rows import HE, spectrum_rows
 
 DEPTHS = (8, 20, 32, 56, 110)
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TWELVE = (8, 14, 20, 26, 32, 38, 44, 50, 56, 74, 92, 110)
 NASTY = [
     "</text><script>alert(1)</script>",
@@ -91,6 +93,10 @@ def flow_rows(blocks=27, steps=225, every=4, fall=2.0, only=("grad_norm", "rms",
         for step in sorted({*range(1, steps + 1, every), steps})
     ]  # fmt: skip
     return [made[0] | {"blocks": names}, *made[1:]]
+
+
+def grid(rows, classes=CIFAR, side=32, channels=3):
+    return figures.saliency_grid(rows, pictures_of(rows, side, channels), classes)
 
 
 def nothing_finite(depth_rows):
@@ -288,6 +294,29 @@ CASES = {
     ),
     "reliability, no image": lambda: figures.reliability_diagram(calibration_rows(0), data="digits"),
     "reliability, no row": lambda: figures.reliability_diagram([], data="digits"),
+    "saliency": lambda: grid(saliency_rows()),
+    "saliency, grey": lambda: grid(saliency_rows(3, 1, side=8, cells=2), side=8, channels=1),
+    "saliency, large": lambda: grid(saliency_rows(1, 2, side=56, cells=7), side=224),
+    "saliency, only wrong": lambda: grid(saliency_rows(0, 1)),
+    "saliency, many": lambda: grid(saliency_rows(19, 9)),
+    "saliency, nasty names": lambda: grid(saliency_rows(2, 8), (NASTY * 2)[:10]),
+    "saliency, no number": lambda: grid(
+        [{**row, "grad_cam": [[None]], "integrated": [[0.0, None]]} for row in saliency_rows(1, 1)]
+    ),
+    "saliency, no row": lambda: grid([]),
+    "landscape": lambda: figures.loss_landscape(landscape_rows(bowl, cliff), data="digits"),
+    "landscape, 1 net": lambda: figures.loss_landscape(landscape_rows(bowl), data="digits"),
+    "landscape, 2 alike": lambda: figures.loss_landscape(
+        landscape_rows(bowl, bowl, kinds=("residual", "residual")), data="digits"
+    ),
+    "landscape, only a line": lambda: figures.loss_landscape(landscape_rows(bowl, plane=0), data="digits"),
+    "landscape, only a plane": lambda: figures.loss_landscape(landscape_rows(cliff, line=0), data="digits"),
+    "landscape, far": lambda: figures.loss_landscape(landscape_rows(bowl, span=12345.0), data="digits"),
+    "landscape, flat": lambda: figures.loss_landscape(landscape_rows(lambda x, y: 0.0), data="digits"),
+    "landscape, no number": lambda: figures.loss_landscape(
+        landscape_rows(lambda x, y: None, bowl), data="".join(NASTY)
+    ),
+    "landscape, no row": lambda: figures.loss_landscape([], data="digits"),
     "run": lambda: figures.run_curves(run_rows()),
     "run, 1 epoch": lambda: figures.run_curves(run_rows(1)),
     "run, 301 epochs": lambda: figures.run_curves(run_rows(301)),
@@ -553,6 +582,55 @@ def test_signals_stand_in_powers_of_ten():
     clean = figures.signal_against_depth(spectrum_rows({"skips": 5}), data="digits")
     assert "Triangle" not in clean.caption
     assert "10⁻²⁰" in written(CASES["signal"]())
+
+
+def test_a_grid_shows_what_was_taken_for_what():
+    picture = CASES["saliency"]()
+    found = written(picture)
+    assert {"Right", "The surest mistakes", "automobile", "76.0%"} <= set(found)
+    bold = [text.get_text() for text in words_of(picture) if text.get_weight() == "bold"]
+    assert len(bold) == 2 + 8, "what is wrong stands out"
+    assert "ship taken for automobile." in picture.alt
+    assert len(picture.axes[0].images) == 3 * 16 + 1
+
+
+def test_a_picture_is_its_own_where_the_map_is_largest_and_fades_where_it_is_zero():
+    (row,) = saliency_rows(1, 0)
+    row["grad_cam"] = [[0.0, 2.0], [0.0, 2.0]]
+    row["integrated"] = [[-1.0, 0.0], [0.5, 1.0]]
+    (pixels,) = pictures_of([row])
+    shown, faded, levels, _ = (
+        image.get_array() for image in figures.saliency_grid([row], [pixels], CIFAR).axes[0].images
+    )
+    assert (shown == pixels).all()
+    assert (faded[:, -8:] == pixels[:, -8:]).all()
+    assert faded[:, :8].min() >= 0.88 * 255 - 1
+    assert levels.tolist() == [[-1.0, 0.0], [pytest.approx(0.5, abs=0.01), 1.0]]
+    with pytest.raises(InputError, match="pictures: got 0; allowed: 1, one a row"):
+        figures.saliency_grid([row], [], CIFAR)
+
+
+def test_what_speaks_for_a_class_is_darker_also_in_grey():
+    from deepskip.figures.saliency import _TINTS
+
+    light = [colour.to_oklch(matplotlib.colors.to_hex(_TINTS(i)))[0] for i in range(_TINTS.N)]
+    assert light == sorted(light, reverse=True)
+
+
+def test_landscapes_share_their_levels_and_their_middle_is_the_net():
+    made = landscape_rows(bowl, cliff)
+    picture = figures.loss_landscape(made, data="digits")
+    lines, first, bar, second = picture.axes
+    assert [text for axes in (lines, first, second) for text in axes.get_xticklabels()][1].get_text() == "0"
+    drawn = [axes.collections[0] for axes in (first, second)]
+    assert drawn[0].levels.tolist() == drawn[1].levels.tolist()
+    assert (drawn[0].get_facecolor() == drawn[1].get_facecolor()).all()
+    assert [line.get_linestyle() for line in lines.lines if len(line.get_xdata()) > 1] == ["-", "--"]
+    at_zero = [row["error"] for row in made if row["x"] == 0 and row["y"] is None]
+    assert [line.get_ydata()[0] for line in lines.lines if len(line.get_xdata()) == 1] == at_zero
+    assert "Hatched" in picture.caption
+    assert "Hatched" not in CASES["landscape, 1 net"]().caption
+    assert [text.get_text() for text in bar.get_xticklabels()]
 
 
 def test_places_keep_their_order_and_their_distance():

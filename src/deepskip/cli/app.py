@@ -15,6 +15,7 @@ from deepskip.cli import show
 from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
 from deepskip.cli.identity import identity
+from deepskip.cli.inspect import inspect
 from deepskip.cli.nets import describe, nets
 from deepskip.cli.spectrum import spectrum
 from deepskip.cli.train import train
@@ -43,7 +44,8 @@ app.command(doctor, sort_key=3)
 app.command(train, sort_key=4)
 app.command(evaluate, sort_key=5)
 app.command(predict, sort_key=6)
-app.command(import_, name="import", sort_key=7)
+app.command(inspect, sort_key=7)
+app.command(import_, name="import", sort_key=8)
 app.command(study)
 study.command(depth)
 study.command(spectrum)

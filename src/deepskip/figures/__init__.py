@@ -10,9 +10,11 @@ from deepskip.figures.drawings import VIEWS, draw
 from deepskip.figures.flow import flow_maps
 from deepskip.figures.gradient import gradient_by_block
 from deepskip.figures.identity import error_at_insertion, ratio_by_place
+from deepskip.figures.landscape import loss_landscape
 from deepskip.figures.lengths import gradient_by_length
 from deepskip.figures.lens import error_after_block
 from deepskip.figures.lesion import error_of_lesions, error_without_block
+from deepskip.figures.saliency import saliency_grid
 from deepskip.figures.signal import response_by_layer, rms_by_block
 from deepskip.figures.spectrum import signal_against_depth, spectrum_of_depth
 from deepskip.figures.style import Picture, save, to_svg, write
@@ -30,11 +32,13 @@ __all__ = [
     "flow_maps",
     "gradient_by_block",
     "gradient_by_length",
+    "loss_landscape",
     "ratio_by_place",
     "reliability_diagram",
     "response_by_layer",
     "rms_by_block",
     "run_curves",
+    "saliency_grid",
     "save",
     "signal_against_depth",
     "spectrum_of_depth",

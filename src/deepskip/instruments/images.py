@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from deepskip.data.augment import none
 from deepskip.data.batches import normalise
-from deepskip.data.dataset import Dataset, Split, UniformImages
+from deepskip.data.dataset import Dataset, Pixels, Split, UniformImages
 from deepskip.errors import InputError
 from deepskip.nets.network import Network
 
@@ -66,13 +66,36 @@ def _check(net: Network, split: Split, labelled: bool) -> None:
         raise InputError("data", got, f"0 to {classes - 1}, the network's classes")
 
 
+def shown(net: Network, data: Dataset | Split, indices: Tensor) -> Drawn:
+    """Return the pictures of `data` at `indices` (int64 [b]), one batch. Raises InputError as `drawn` does."""
+    split = data.val if isinstance(data, Dataset) else data
+    _check(net, split, labelled=False)
+    return _batch(net, split, indices)
+
+
+def pixels(data: Dataset | Split, indices: Sequence[int]) -> list[Pixels]:
+    """Return the pictures of `data` at `indices` as evaluation sees them, each uint8 [h, w, c]: to be drawn."""
+    split = data.val if isinstance(data, Dataset) else data
+    return [_pixels(split, torch.tensor([i]))[0].numpy() for i in indices]
+
+
 def _batches(net: Network, split: Split, batches: Iterable[Tensor]) -> Iterator[Drawn]:
+    for indices in batches:
+        yield _batch(net, split, indices)
+
+
+def _batch(net: Network, split: Split, indices: Tensor) -> Drawn:
     weight = next(net.parameters())
     assert split.preprocessing is not None
-    for indices in batches:
-        if isinstance(split.images, UniformImages):  # final inputs already
-            pictures = split.images.gather(indices)
-        else:
-            pictures = none(split.images, indices, split.preprocessing, Generator())
-        x = normalise(pictures.permute(0, 3, 1, 2).to(weight.device), split.preprocessing, weight.dtype)
-        yield Drawn(x, split.labels[indices].to(weight.device), indices)
+    pictures = _pixels(split, indices).permute(0, 3, 1, 2).to(weight.device)
+    x = normalise(pictures, split.preprocessing, weight.dtype)
+    return Drawn(x, split.labels[indices].to(weight.device), indices)
+
+
+def _pixels(split: Split, indices: Tensor) -> Tensor:
+    """Return uint8 [b, h, w, c]."""
+    if isinstance(split.images, UniformImages):  # final inputs already
+        return split.images.gather(indices)
+    if split.preprocessing is None:
+        raise InputError("data", "a split without preprocessing", "a data set, or its `train` or `val`")
+    return none(split.images, indices, split.preprocessing, Generator())
