@@ -91,6 +91,8 @@ def test_set_reaches_every_field() -> None:
     assert (recipe.sizes, recipe.freeze) == ((32, 64), ("stem", "stages.s1"))
     assert recipe.nesterov is False
     assert recipe.set({"max_steps": "none"}).max_steps is None
+    assert recipe.set({"class_weights": "none"}).class_weights == "none"  # a word, where it is one
+    assert recipe.set({"augment": "none"}).augment == "none"
 
 
 @pytest.mark.parametrize(

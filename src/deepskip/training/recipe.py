@@ -108,7 +108,7 @@ class Recipe(Value):
                 names = list(Recipe.model_fields)
                 raise InputError("--set", f"unknown key {key!r}", choices(names, most=40), nearest(key, names))
             default = Recipe.model_fields[key].default
-            if text.lower() in ("none", "null"):
+            if default is None and text.lower() in ("none", "null"):  # elsewhere "none" is a word as others are
                 changes[key] = None
             elif isinstance(default, tuple):
                 changes[key] = tuple(part for part in text.strip("()[] ").split(",") if part.strip())
