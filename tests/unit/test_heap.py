@@ -28,6 +28,8 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 with heap.kept(2 * {size}):
+    with heap.kept(2 * {size}):  # another training, that ends first
+        pass
     for _ in range(8):  # until every place that the library takes turns with was written to
         fill()
     before = faults()
@@ -56,6 +58,48 @@ def test_it_goes_back_to_the_system_at_the_end() -> None:
         torch.empty(4 * SIZE, dtype=torch.uint8).fill_(1)
         inside = process.memory_info().rss
     assert inside - process.memory_info().rss > 2 * SIZE
+
+
+class _Library:
+    """glibc before 2.35, whose thresholds are these; by their numbers in malloc.h."""
+
+    def __init__(self) -> None:
+        self.thresholds = {heap._MMAP_THRESHOLD: 128 * 1024, heap._TRIM_THRESHOLD: 128 * 1024}
+
+    def mallopt(self, name: int, value: int) -> int:
+        if name == heap._MMAP_THRESHOLD and value > 32 * 1024**2:  # "Forbid setting the threshold too high."
+            return 0
+        self.thresholds[name] = value
+        return 1
+
+    def malloc(self, size: int) -> int:
+        return 0
+
+    def malloc_trim(self, pad: int) -> int:
+        return 0
+
+
+def test_an_older_glibc_keeps_as_much_as_it_lets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses the one threshold, and with the other set leaves the first where it is."""
+    library = _Library()
+    monkeypatch.setattr(heap, "_glibc", lambda: library)
+    with heap.kept(SIZE):
+        assert library.thresholds[heap._MMAP_THRESHOLD] == 32 * 1024**2
+        assert library.thresholds[heap._TRIM_THRESHOLD] > 2**30
+    assert library.thresholds[heap._TRIM_THRESHOLD] == 64 * 1024**2
+
+
+def test_blocks_that_end_out_of_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two iterators that take turns: the heap is kept until the second has ended, whichever that is."""
+    library = _Library()
+    monkeypatch.setattr(heap, "_glibc", lambda: library)
+    one, other = heap.kept(SIZE), heap.kept(SIZE)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert library.thresholds[heap._TRIM_THRESHOLD] > 2**30
+    other.__exit__(None, None, None)
+    assert library.thresholds[heap._TRIM_THRESHOLD] == 64 * 1024**2
 
 
 def test_nothing_happens_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import mmap
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _HUGE_PAGES = 14
 _NEVER = 2**31 - 1
 _USUAL = 32 * 1024**2  # what the threshold grows to by itself on 64-bit machines; from there it would stay
+
+_lock = threading.Lock()
+_blocks = 0  # that keep the heap at present: one in another, in threads, or of iterators that take turns
 
 
 def kept_for(
@@ -45,21 +49,37 @@ def kept(expected: int) -> Iterator[None]:
     """Let the heap keep what is freed inside the block, with room for about `expected` bytes in large pages.
 
     After the block the free part goes back to the system. Without effect where the C library is not glibc. The
-    room is only promised, and memory used when it is written to.
+    room is only promised, and memory used when it is written to. Of several blocks the last to end gives back.
     """
     library = _glibc()
     if library is None:
         yield
         return
-    library.mallopt(_MMAP_THRESHOLD, _NEVER)
-    library.mallopt(_TRIM_THRESHOLD, _NEVER)
-    _promise(library, expected)
+    _begin(library)
     try:
+        _promise(library, expected)
         yield
     finally:
-        library.mallopt(_MMAP_THRESHOLD, _USUAL)
-        library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
-        library.malloc_trim(0)
+        _end(library)
+
+
+def _begin(library: Any) -> None:
+    global _blocks
+    with _lock:
+        _blocks += 1
+        # Before 2.35 glibc takes no more than its usual; without either the threshold would stay where it is.
+        library.mallopt(_MMAP_THRESHOLD, _NEVER) or library.mallopt(_MMAP_THRESHOLD, _USUAL)
+        library.mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+def _end(library: Any) -> None:
+    global _blocks
+    with _lock:
+        _blocks -= 1
+        if _blocks == 0:
+            library.mallopt(_MMAP_THRESHOLD, _USUAL)
+            library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+            library.malloc_trim(0)
 
 
 def _promise(library: Any, expected: int) -> None:
