@@ -71,6 +71,23 @@ def test_a_real_measurement_has_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_what_is_measured_fits_and_is_what_will_be_computed(
+    measured: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory can be promised that is not there, and the process that uses it is killed without a word."""
+    huge = Recipe(batch=10**9)
+    assert choose(SPEC, huge, 100, CPU).timed == ()
+    assert choose(SPEC, huge, 100, CPU, memory="recompute").timed == ()
+    assert measured["asked"] == 0
+    assert len(choose(SPEC, huge, 100, CPU, images=8, again=True).timed) == 2  # of data with no more
+    least = tuning.needed_bytes(SPEC, 8, Way(precision="bf16"))
+    monkeypatch.setattr(tuning, "has_bf16", lambda device: True)
+    monkeypatch.setattr(tuning, "free_bytes", lambda device: least)
+    monkeypatch.setattr(tuning, "usual", lambda device, size, precision: Way(precision="bf16"))
+    found = choose(SPEC, RECIPE, 100, CPU, again=True)
+    assert {timed.way.precision for timed in found.timed} == {"bf16"}
+
+
 def test_precision_by_rule() -> None:
     with pytest.raises(InputError, match="fp16 on a processor; .* nearest: bf16"):
         choose_precision("fp16", CPU, 32)

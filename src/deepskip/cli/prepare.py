@@ -85,11 +85,12 @@ def fastest_way(
     images = at_once(recipe.batch, len(data.train), recipe.accumulate, 1)
     numbers = choose_precision(precision, place, min(spec.input[1:]))
     kept = choose_memory(spec, images, memory, numbers, place)
-    found = choose(spec, recipe, steps, place, precision=precision, memory=kept, again=tune == "again")
+    again = tune == "again"
+    found = choose(spec, recipe, steps, place, precision=precision, memory=kept, images=images, again=again)
     for way, step, first in found.timed:
         compiling = f", the first {duration(first)}" if way.compile != "none" else ""
         chosen = "  (chosen)" if way == found.way else ""
-        output.note(f"{recipe.batch / recipe.accumulate / step:9,.0f} images/s  {way}{compiling}{chosen}")
+        output.note(f"{images / step:9,.0f} images/s  {way}{compiling}{chosen}")
     if found.remembered:
         output.note(f"as measured before: {found.way} (--tune again measures anew)")
     return found.way

@@ -19,7 +19,7 @@ from deepskip.files import write_json
 from deepskip.nets.builder import build
 from deepskip.seeds import derive
 from deepskip.training.heap import kept_for
-from deepskip.training.memory import is_out_of_memory
+from deepskip.training.memory import free_bytes, is_out_of_memory, needed_bytes
 from deepskip.training.precision import autocast, cpu_capabilities, has_bf16
 from deepskip.training.recipe import Recipe
 from deepskip.training.way import Memory, Way, usual
@@ -60,18 +60,20 @@ def choose(
     *,
     precision: str = "auto",
     memory: Memory = "store",
+    images: int | None = None,
     again: bool = False,
 ) -> Choice:
     """Return the fastest way to train `spec` for `steps` steps of the recipe's batch on `device`.
 
-    `memory` is what steps keep, in every way. Precision is only chosen when `precision` is "auto", and half
-    precision only where the hardware has it. Not measured when the run is shorter than a minute; compilation
-    only tried for one of more than 20, and of more than 10 seconds a layer. Remembered by machine, shape and
-    versions; `again` measures all the same. Numbers that are measured on a busy machine can differ: what was
-    chosen stands in the run's `config.json`, and resuming uses that.
+    `memory` is what steps keep, in every way, and `images` how many are computed at once (by default the
+    recipe's batch in its parts; data may have fewer). Precision is only chosen when `precision` is "auto", and
+    half precision only where the hardware has it. Not measured when the run is shorter than a minute, or does
+    not fit; compilation only tried for one of more than 20, and of more than 10 seconds a layer. Remembered by
+    machine, shape and versions; `again` measures all the same. Numbers that are measured on a busy machine can
+    differ: what was chosen stands in the run's `config.json`, and resuming uses that.
     """
     rule = usual(device, min(spec.input[1:]), precision).replace(memory=memory)
-    images = -(-recipe.batch // recipe.accumulate)
+    images = images or -(-recipe.batch // recipe.accumulate)
     place = data_folder() / "ways" / f"{_key(spec, images, device, (precision, memory), steps)}.json"
     if not again and (held := _read(place)) is not None:
         return Choice(held, (), remembered=True)
@@ -82,8 +84,11 @@ def choose(
             compiling if way.compile != "none" else WORTH
         ):
             continue
-        with kept_for(spec, images, way, device):
-            found = _time(spec, way, images, device)
+        # Where there is more memory to be had than there is, a process that takes it is killed.
+        found = None
+        if needed_bytes(spec, images, way) <= free_bytes(device):
+            with kept_for(spec, images, way, device):
+                found = _time(spec, way, images, device)
         if found is None and not timed:  # the usual way itself does not fit: the run will say so
             return Choice(rule, (), remembered=False)
         timed += [found] if found else []
