@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
+import signal
 
 import pytest
 import torch
@@ -13,15 +15,19 @@ from torch.nn import functional
 
 import deepskip as ds
 from deepskip.data.batches import Batch
+from deepskip.data.dataset import Dataset, Split, UniformImages
 from deepskip.errors import InputError
-from deepskip.training import memory
+from deepskip.scoring import predict_logits
+from deepskip.training import finder, memory, stepper
 from deepskip.training.average import Average
 from deepskip.training.diagnosis import NotFinite, diagnose
 from deepskip.training.distributed import World
 from deepskip.training.frozen import Frozen
 from deepskip.training.objective import class_weights, summed_loss, wrong
+from deepskip.training.optimiser import make_optimiser
 from deepskip.training.recipe import Recipe
-from deepskip.training.stepper import Stepper
+from deepskip.training.stepper import READ_EVERY, Stepper
+from deepskip.training.validation import score_together
 from deepskip.training.way import Way
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0], [1.0, -2.0, 0.0]])
@@ -86,6 +92,43 @@ def test_the_average_is_its_formula_and_is_taken_off_again() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.parametrize("moment", [0, 1])
+def test_ctrl_c_while_the_average_is_put_on_or_taken_off(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """The net has its own values after it, all of them: they are what is saved."""
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    average = Average(net, 0.5)
+    for parameter in net.parameters():
+        parameter.data += 1
+    before = copy.deepcopy(net.state_dict())
+    load, count = nn.BatchNorm1d._load_from_state_dict, itertools.count()
+
+    def interrupted(module: nn.BatchNorm1d, *args: object) -> None:
+        if next(count) == 2 * moment + 1:
+            signal.raise_signal(signal.SIGINT)  # between the first layer and the second
+        load(module, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nn.BatchNorm1d, "_load_from_state_dict", interrupted)
+    with pytest.raises(KeyboardInterrupt), average.worn():
+        pass
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_fewer_images_to_score_than_processes() -> None:
+    pixels = torch.randint(0, 256, (1, 8, 8, 1), dtype=torch.uint8)
+    split = Split(UniformImages(pixels), torch.tensor([3]))
+    prepared = ds.Preprocessing(size=8, resize=8, colour="L", mean=(0.5,), std=(0.5,))
+    classes = tuple("0123456789")
+    data = Dataset("one", "one", classes, prepared, "none", lambda: split, lambda: split)
+    net = net_of()
+
+    class Two(World):
+        def gather(self, rows: Tensor, counts: list[int]) -> Tensor:
+            assert (rows.shape, counts) == ((0, 10), [0, 1])
+            return torch.cat([rows, predict_logits(net, split, prepared)])
+
+    assert score_together(net, data, Two(0, 2)) == score_together(net, data, World())
+
+
 def test_frozen_parts_stay_as_they_are_and_the_rest_does_not() -> None:
     net = net_of()
     frozen = Frozen(net, ("stem", "stages.s1"))
@@ -100,6 +143,20 @@ def test_frozen_parts_stay_as_they_are_and_the_rest_does_not() -> None:
         held = name.startswith(("stem.", "stages.s1."))
         assert torch.equal(tensor, before[name]) == held, name
     frozen.release()
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_the_rate_that_is_searched_is_that_of_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[set[str]] = []
+
+    def seen(trial: ds.Network, recipe: Recipe) -> torch.optim.Optimizer:
+        held.append({name for name, p in trial.named_parameters() if not p.requires_grad})
+        return make_optimiser(trial, recipe)
+
+    monkeypatch.setattr(finder, "make_optimiser", seen)
+    net = net_of()
+    finder.find_rate(net, ds.data.open("digits"), Recipe(freeze=("stem",)), steps=3)
+    assert held == [{name for name, _ in net.named_parameters() if name.startswith("stem.")}]
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -119,6 +176,43 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole() -> None:
         stepper_of(net, Recipe(accumulate=count, lr=0.1)).step(batch_of(7), 0, 0.1)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parts.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_of_a_batch_in_parts_is_the_wholes() -> None:
+    losses = []
+    for count in (1, 3):
+        taken = stepper_of(net_of(norm="group"), Recipe(accumulate=count))
+        taken.step(batch_of(7), 0, 0.1)
+        losses.append(taken.loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_where_losses_are_read_every_few_steps_the_last_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which here is a processor that says it is none."""
+    usual, rare = (stepper_of(net_of(), Recipe(accumulate=2)) for _ in range(2))
+    monkeypatch.setattr(stepper, "_on", lambda batch, device: batch)
+    rare.device = torch.device("meta")
+    for number in range(READ_EVERY):
+        assert math.isnan(rare.loss)
+        usual.step(batch_of(6, number), number, 0.1)
+        rare.step(batch_of(6, number), number, 0.1)
+    assert rare.loss == usual.loss
+    assert rare.drain()[1] == usual.drain()[1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_process_takes_its_share_in_as_many_parts(ranks: int) -> None:
+    """Processes meet for each part: where one has a part more than another, PyTorch aborts them all."""
+    for total in range(2 * ranks, 30):
+        edges = [total * rank // ranks for rank in range(ranks + 1)]
+        shares = [batch_of(high - low, total=total) for low, high in itertools.pairwise(edges)]
+        for count in range(1, 9):
+            cut = [stepper._parts(share, count, ranks) for share in shares]
+            assert len({len(parts) for parts in cut}) == 1, (total, count)
+            assert min(len(part.labels) for parts in cut for part in parts) >= 2
+            assert len(cut[0]) <= count
+    copies = [stepper._parts(batch_of(3, copies=2), 4, 2) for _ in range(2)]
+    assert [len(parts) for parts in copies] == [1, 1]
 
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from deepskip.training.interrupt import deferred_interrupt
+
 
 class Average:
     """The average of `net`'s parameters and buffers over its steps (Polyak and Juditsky 1992; as in Tan and Le
@@ -43,8 +45,9 @@ class Average:
     def worn(self) -> Iterator[None]:
         """Let the network have the averaged values inside the block, and its own again after it."""
         own = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
-        self.net.load_state_dict(self.values)
         try:
+            self.net.load_state_dict(self.values)
             yield
         finally:
-            self.net.load_state_dict(own)
+            with deferred_interrupt():  # of a net that is half its own nobody would know
+                self.net.load_state_dict(own)

@@ -15,6 +15,7 @@ from deepskip.data.dataset import Dataset
 from deepskip.data.variation import Variation
 from deepskip.errors import WorkError
 from deepskip.nets.network import Network
+from deepskip.training.frozen import Frozen
 from deepskip.training.optimiser import make_optimiser
 from deepskip.training.precision import autocast, choose_device
 from deepskip.training.recipe import Recipe
@@ -53,6 +54,7 @@ def find_rate(
     place = choose_device(device)
     way = usual(place, min(net.spec.input[1:]), precision)
     trial = way.prepare(copy.deepcopy(net).to(place)).train()
+    Frozen(trial, recipe.freeze).hold()
     optimiser = make_optimiser(trial, recipe)
     tried: list[Tried] = []
     mean = 0.0

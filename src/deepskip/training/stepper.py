@@ -54,7 +54,8 @@ class Stepper:
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.loss = math.nan
         """Mean loss of a step, the last that was looked at, in nats."""
-        self._unread = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss and wrong images, summed
+        # Loss and wrong images, summed, and the last step's mean loss so far: this process's.
+        self._unread = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._read = (0.0, 0)
 
     def begin(self) -> None:
@@ -76,7 +77,8 @@ class Stepper:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=self.way.memory == "store")
-        parts = _parts(batch, self.recipe.accumulate)
+        self._unread[2].zero_()
+        parts = _parts(batch, self.recipe.accumulate, self.world.ranks)
         with self._random(number):
             for i, part in enumerate(parts, 1):
                 with contextlib.nullcontext() if i == len(parts) else self._alone():
@@ -99,13 +101,12 @@ class Stepper:
 
     def read(self, batch: Batch | None = None) -> None:
         """Look at the losses since the last look; all processes must. Raises NotFinite for one that is not."""
-        loss, count = self.world.sum(self._unread).tolist()
-        self._unread.zero_()
+        loss, count, last = self.world.sum(self._unread).tolist()
+        self._unread[:2].zero_()
         if not math.isfinite(loss):
             raise NotFinite(f"a loss of {loss}{self._reason(batch)}")
         self._read = self._read[0] + loss, self._read[1] + round(count)
-        if batch is not None:
-            self.loss = loss / batch.total
+        self.loss = last
 
     def drain(self) -> tuple[float, int]:
         """Return the losses, summed over images, and the number of wrong images since the last call."""
@@ -148,7 +149,9 @@ class Stepper:
         with autocast(self.way.precision, self.device), watching:
             logits = self.call(self._images(batch))
         loss = summed_loss(at_least_float32(logits), batch, self.recipe, self.weights)
-        self._unread += torch.stack([loss.detach().double(), wrong(logits, batch).double()]) / batch.copies
+        summed = loss.detach().double()
+        told = torch.stack([summed, wrong(logits, batch).double(), summed / batch.total])
+        self._unread += told / batch.copies
         if self.device.type == "cpu":
             self.read(batch)
         # DistributedDataParallel takes the mean over processes, so each counts its share that many times.
@@ -181,9 +184,13 @@ class Stepper:
             yield
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """Return the batch in `count` parts, or in fewer: a part of a single image has no variance."""
-    count = min(count, max(1, len(batch.labels) // 2))
+def _parts(batch: Batch, count: int, ranks: int) -> list[Batch]:
+    """Return the batch in `count` parts, or in fewer: a part of a single image has no variance.
+
+    In as many on every process, whose shares can differ by an image: for each part all meet.
+    """
+    least = batch.total if batch.copies > 1 else batch.total // ranks
+    count = min(count, max(1, least // 2))
     if count == 1:
         return [batch]
     images, labels = batch.images.tensor_split(count), batch.labels.tensor_split(count)

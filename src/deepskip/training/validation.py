@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import torch
+
 from deepskip.data.dataset import Dataset, Split, UniformImages
 from deepskip.nets.network import Network
 from deepskip.scoring import Score, predict_logits, score_logits
@@ -13,7 +15,9 @@ from deepskip.training.distributed import World
 def score_together(net: Network, data: Dataset, world: World) -> Score:
     """Return the score of `net` on `data`'s validation images, whoever computed which of them."""
     parts = shares(data.val, world)
-    logits = predict_logits(net, parts[world.rank], data.preprocessing)
+    own = parts[world.rank]
+    # Of fewer images than processes some have none.
+    logits = predict_logits(net, own, data.preprocessing) if len(own) else torch.empty(0, net.spec.classes)
     device = next(net.parameters()).device
     everywhere = world.gather(logits.to(device), [len(part) for part in parts]).cpu()
     return score_logits(everywhere, data.val.labels)
