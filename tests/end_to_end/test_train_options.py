@@ -6,13 +6,17 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 import torch
 
 import deepskip as ds
+from deepskip.cli import train
+from deepskip.cli.show import Output
+from deepskip.training.events import EpochEnded, Event
+from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import read_rows
 from tests.end_to_end.command import Command
 
@@ -130,3 +134,26 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(deepskip: Comman
     assert not list(Path("a").rglob("*.part"))
     said = deepskip("train", "digits", *SMALL, "--out", "a", "--resume")  # with room again
     assert said.code == 0, said.err
+
+
+def test_what_is_said_of_a_stopped_run_is_true_when_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may be heard while an epoch's line is printed: the run is saved before its user is told so."""
+    order = []
+
+    def events() -> Generator[Event, None, None]:
+        try:
+            yield EpochEnded(1, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0)
+        finally:
+            order.append("saved")
+
+    def note(output: Output, line: str) -> None:
+        order.append(line.split()[0])
+        if line.startswith("epoch"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Output, "note", note)
+    net = ds.build(ds.zoo.get("resnet8_cifar", input=(1, 8, 8)))
+    quiet = Output(quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        train._train(events(), net, ds.data.open("digits"), Recipe(), Path("run"), False, quiet, first=True)
+    assert order == ["epoch", "saved", "stopped;"]

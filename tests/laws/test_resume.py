@@ -20,10 +20,13 @@ from safetensors.torch import load_file
 import deepskip as ds
 from deepskip.errors import DivergedError, InputError, WorkError
 from deepskip.training import engine
+from deepskip.training.diagnosis import NotFinite
+from deepskip.training.distributed import World
 from deepskip.training.engine import fit
 from deepskip.training.events import EpochEnded, Finished, Noted, Started, Stepped
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import read_rows
+from deepskip.training.stepper import Stepper
 from deepskip.training.way import Way
 
 RECIPE = Recipe(epochs=3, batch=240, lr=0.05, hold_lr=0.01, hold_error=95.0)  # 6 steps an epoch
@@ -254,6 +257,98 @@ def test_ctrl_c_in_a_callers_loop_saves_between_steps(digits, whole) -> None:
     for _ in fit(net, digits, RECIPE, out="run", resume=True):
         pass
     assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole[0].items())
+
+
+def test_a_step_that_somebody_elses_handler_interrupts_is_not_saved(digits, whole, monkeypatch) -> None:
+    """Their handlers are left alone, and may raise in the middle of a step: the state is an earlier one."""
+    monkeypatch.setattr(engine, "SAVE_EVERY", 0.0)
+    original, count = torch.optim.SGD.step, iter(range(99))
+
+    def interrupted(optimiser, *args):
+        if next(count) == 8:
+            signal.raise_signal(signal.SIGINT)  # gradients are there, statistics taken, and no weight moved
+        return original(optimiser, *args)
+
+    def theirs(number, frame):
+        raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGINT, theirs)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(torch.optim.SGD, "step", interrupted)
+            list(fit(_net(), digits, RECIPE, out="run"))
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    net = _net()
+    for _ in fit(net, digits, RECIPE, out="run", resume=True):
+        pass
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole[0].items())
+
+
+def test_a_run_left_before_its_first_step_gives_back_net_and_folder(digits, whole) -> None:
+    left = _net()
+    for event in fit(left, digits, RECIPE.replace(freeze=("stem",))):
+        assert isinstance(event, Started)
+        break
+    assert all(parameter.requires_grad for parameter in left.parameters())
+    events = fit(_net(), digits, RECIPE, out="run")
+    next(events)
+    events.close()
+    net = _net()
+    for _ in fit(net, digits, RECIPE, out="run", resume=True):
+        pass
+    assert all(torch.equal(t, net.state_dict()[name]) for name, t in whole[0].items())
+
+
+def test_a_folder_that_cannot_be_gone_on_with_is_let_go(digits) -> None:
+    """While somebody still holds the error, as an interactive Python does."""
+    list(fit(_net(), digits, RECIPE.replace(epochs=1), out="run"))
+    for path in Path("run/state").glob("checkpoint-*.pt"):
+        path.write_bytes(b"half")
+    with pytest.raises(InputError, match="only damaged states") as held:
+        fit(_net(), digits, RECIPE.replace(epochs=1), out="run", resume=True)
+    for path in Path("run/state").glob("checkpoint-*.pt"):
+        path.unlink()
+    assert isinstance(list(fit(_net(), digits, RECIPE.replace(epochs=1), out="run", resume=True))[-1], Finished)
+    assert held.tb is not None
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_losses_that_nobody_looked_at_before_the_end(digits, monkeypatch, ends: bool) -> None:
+    """On a GPU losses are read every few steps: what is not finite is met at an epoch's end, or at a stop."""
+    original = engine._Run._end_epoch if ends else engine._Run._save
+
+    def elsewhere(run, *args):
+        run.device = torch.device("meta")
+        return original(run, *args)
+
+    def read(stepper, batch=None):
+        if batch is None:
+            raise NotFinite("a loss of nan")
+
+    monkeypatch.setattr(engine._Run, original.__name__, elsewhere)
+    monkeypatch.setattr(Stepper, "read", read)
+    events = fit(_net(), digits, RECIPE, out="run", each_step=True)
+    if ends:
+        with pytest.raises(DivergedError, match=r"^step 6 of 18 \(epoch 1\): got a loss of nan"):
+            list(events)
+    else:
+        assert isinstance([next(events), next(events)][1], Stepped)
+        events.close()
+    assert not list(Path("run/state").glob("checkpoint-*.pt"))
+
+
+def test_all_processes_compute_in_the_way_of_the_first(digits, monkeypatch) -> None:
+    """What memory is free is not the same for all, and a step that recomputes meets the others once more."""
+    first = Way(memory="recompute", threads=1)
+
+    class Second(World):
+        def share(self, value):
+            return first if isinstance(value, Way) else value
+
+    monkeypatch.setattr(engine, "join", lambda device: Second())
+    fit(_net(), digits, RECIPE, out="run").close()
+    assert json.loads(Path("run/config.json").read_text())["way"] == first.model_dump(mode="json")
 
 
 def test_a_folder_is_trained_in_by_one_process(digits) -> None:

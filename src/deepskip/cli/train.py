@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -201,7 +201,7 @@ def _fit(
     resume: bool,
     init: str | None,
     flow: Every,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     from deepskip.training.engine import fit
 
     return fit(
@@ -222,7 +222,7 @@ def _fit(
 
 
 def _train(
-    events: Iterator[Event],
+    events: Generator[Event, None, None],
     net: Network,
     data: Dataset,
     recipe: Recipe,
@@ -241,20 +241,21 @@ def _train(
     with output.bars() as bars, contextlib.closing(tracker) if tracker else contextlib.nullcontext():
         task = bars.add_task("training", total=None, note="")
         try:
-            for event in events:
-                if tracker:
-                    tracker(event)
-                if isinstance(event, Started):
-                    epochs = event.epochs
-                    output.note(_start_line(net, data, recipe, folder, event))
-                    bars.update(task, total=event.steps, completed=event.step)
-                elif isinstance(event, Noted):
-                    output.warn(event.text)
-                elif isinstance(event, Stepped):
-                    note = f"epoch {event.epoch}  loss {event.loss:.3f}"
-                    bars.update(task, completed=event.step, note=note)
-                elif isinstance(event, EpochEnded):
-                    output.note(_epoch_line(event, epochs))
+            with contextlib.closing(events):  # which saves, wherever Ctrl-C was heard
+                for event in events:
+                    if tracker:
+                        tracker(event)
+                    if isinstance(event, Started):
+                        epochs = event.epochs
+                        output.note(_start_line(net, data, recipe, folder, event))
+                        bars.update(task, total=event.steps, completed=event.step)
+                    elif isinstance(event, Noted):
+                        output.warn(event.text)
+                    elif isinstance(event, Stepped):
+                        note = f"epoch {event.epoch}  loss {event.loss:.3f}"
+                        bars.update(task, completed=event.step, note=note)
+                    elif isinstance(event, EpochEnded):
+                        output.note(_epoch_line(event, epochs))
         except KeyboardInterrupt:
             output.note(f"stopped; {folder} holds the model so far and goes on with --resume")
             raise

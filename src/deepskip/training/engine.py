@@ -11,7 +11,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def fit(
     each_step: bool = False,
     flow: Every = "auto",
     provenance: dict[str, Any] | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train `net` on `data` in place, yielding events; with `out`, keep a run folder there.
 
     `way` is how it is computed, by default the usual one for `device` and `precision` that keeps what `memory`
@@ -91,12 +91,14 @@ def fit(
         images = at_once(recipe.batch, len(data.train), recipe.accumulate, join(place).ranks)
         kept = choose_memory(net.spec, images, memory, chosen.precision, place)
         chosen = chosen.replace(memory=kept, compile=chosen.compile if kept == "store" else "none")
+    # What is free is not the same everywhere, and normalisers that recompute meet once more.
+    chosen = join(place).share(chosen)
     run = _Run(net, data, recipe, seed, place, chosen, each_step, flow)
     if out is not None:
         try:
             run.claim(Path(out), resume=resume, provenance=provenance or {})
         except BaseException:
-            run.frozen.release()  # a net that will not be trained is left as it was
+            run.release()  # a net that will not be trained is left as it was
             raise
     return run.events()
 
@@ -136,11 +138,18 @@ class _Run:
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.torn = False  # whether a step, or the end of an epoch, is half taken
         self.saved_at = time.monotonic()
         self.saving = 0.0  # seconds that the last state took
         self.rows: list[dict[str, Any]] = []  # one for each epoch that ended, as in metrics.jsonl
         self.last: EpochEnded | None = None
         self.score: Score | None = None
+
+    def release(self) -> None:
+        """Give back what the run holds: the net's frozen parts, and the folder."""
+        self.frozen.release()
+        if self.folder:
+            self.folder.release()
 
     # --- the folder -------------------------------------------------------------------------------------------
 
@@ -185,13 +194,16 @@ class _Run:
             )
 
     def _save(self, *, model: bool = True) -> None:
-        """Write the state, unless a weight has left the finite numbers: then the last good one is kept."""
+        """Write the state, unless a loss or weight left the finite numbers: then the last good one is kept."""
         self._write_flow()
         if self.folder is None or self.stepper.broken():
             return
         started = time.monotonic()
         if self.world.ranks == 1 and self.device.type != "cpu":
-            self.stepper.read()  # of several GPUs, what the others have not yet told is left out of the means
+            try:  # of several GPUs, what the others have not yet told is left out of the means
+                self.stepper.read()
+            except NotFinite:
+                return
         self._count()
         if self.folder.restore():
             self.folder.write_metrics(self.rows)
@@ -228,12 +240,12 @@ class _Run:
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         p, ranks = self.progress, self.world.ranks
-        yield Started(p.step, self.steps, self.epochs, self.device.type, self.way.precision, ranks)
-        yield from map(Noted, self.notes)
         together = self.recipe.sync_norm
         try:
+            yield Started(p.step, self.steps, self.epochs, self.device.type, self.way.precision, ranks)
+            yield from map(Noted, self.notes)
             with (
                 settled(sum(1 for _ in self.net.modules())),
                 kept_for(self.net.spec, self.images, self.way, self.device),
@@ -245,13 +257,12 @@ class _Run:
                     yield from self._epoch()
         except (GeneratorExit, KeyboardInterrupt):
             # Both come between two steps: a closed iterator, and Ctrl-C, which a step defers to its end.
-            # The run can go on from exactly here.
-            self._save()
+            # The run can go on from exactly here. Only a handler of somebody else's interrupts it.
+            if not self.torn:
+                self._save()
             raise
         finally:
-            self.frozen.release()
-            if self.folder:
-                self.folder.release()
+            self.release()
         assert self.last is not None
         if self.stepper.average:
             self.net.load_state_dict(self.stepper.average.values)
@@ -299,12 +310,13 @@ class _Run:
         p.learning_rate = self._rate()
         where = f"step {p.step + 1} of {self.steps}"
         flow = self.flow if self.flow and self.flow.wants(p.step + 1) else None
+        self.torn = True
         try:
             with lost_rank(where):
                 self.stepper.step(batch, p.step, p.learning_rate, flow)
         except NotFinite as error:
             self._write_flow()
-            raise self._diverged(str(error)) from error
+            raise self._diverged(str(error), p.step + 1) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -312,6 +324,7 @@ class _Run:
         p.step, p.epoch_step, p.held_steps = p.step + 1, p.epoch_step + 1, p.held_steps + p.held
         p.seen += batch.total
         self._count()
+        self.torn = False
         if self.stepper.is_read(p.step):
             self._write_flow()
 
@@ -338,10 +351,9 @@ class _Run:
         held = self.progress.held_steps
         return learning_rate(self.recipe, self.progress.step - held, self.steps - held)
 
-    def _diverged(self, got: str) -> DivergedError:
-        p = self.progress
+    def _diverged(self, got: str, step: int) -> DivergedError:
         return DivergedError(
-            f"step {p.step + 1} of {self.steps} (epoch {p.epochs + 1})",
+            f"step {step} of {self.steps} (epoch {self.progress.epochs + 1})",
             got,
             "finite numbers; try a lower --lr, longer --set warmup, --set clip=1, a shallower or residual net",
             f"--lr {self.recipe.lr / 10:g}",
@@ -358,19 +370,25 @@ class _Run:
     def _end_epoch(self, found: Score) -> EpochEnded:
         p = self.progress
         if self.device.type != "cpu":
-            self.stepper.read()
+            try:
+                self.stepper.read()
+            except NotFinite as error:
+                self._write_flow()
+                raise self._diverged(str(error), p.step) from error
             self._count()
         self._write_flow()
         broken = self.stepper.broken()
         if broken or not math.isfinite(found.loss):
             first = f"; {broken} first" if broken else ""
-            raise self._diverged(f"weights or a validation loss that are not finite{first}")
+            raise self._diverged(f"weights or a validation loss that are not finite{first}", p.step)
+        self.torn = True
         self.score = found
         self.last = p.end_epoch(found.loss, found.error)
         if self.recipe.hold_error > self.last.train_error:
             p.held = False
         p.stopped = p.patience_is_out(self.recipe.patience)
         self.rows.append({name: value for name, value in asdict(self.last).items() if value is not None})
+        self.torn = False
         if self.folder:
             self._write_epoch(self.folder)
         return self.last

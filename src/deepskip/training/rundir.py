@@ -50,7 +50,11 @@ class RunFolder:
             raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
         else:
             folder._hold()
-            folder._describe()
+            try:
+                folder._describe()
+            except BaseException:
+                folder.release()
+                raise
         sweep(path)
         sweep(path / STATE)
         return folder
