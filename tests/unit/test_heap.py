@@ -28,14 +28,12 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 with heap.kept(2 * {size}):
-    with heap.kept(2 * {size}):  # another training, that ends first
-        pass
-    for _ in range(8):  # until every place that the library takes turns with was written to
+    quiet = 0
+    for _ in range(60):  # the library takes turns with a few places, and each is new once
+        before = faults()
         fill()
-    before = faults()
-    for _ in range(4):
-        fill()
-    print(faults() - before)
+        quiet = quiet + 1 if faults() - before < 100 else 0
+    print(quiet)
 """
 
 
@@ -45,7 +43,7 @@ def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
     found = subprocess.run(
         [sys.executable, "-c", _FAULTS.format(size=SIZE)], capture_output=True, text=True, check=True
     )
-    assert int(found.stdout) < 100  # pages of 4 KiB would be 12,000 a time
+    assert int(found.stdout) > 30  # times in a row; pages of 4 KiB would be 12,000 faults a time
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory in use is read as Linux tells it")
