@@ -391,7 +391,7 @@ MUTANTS = {
         "scoring.py",
         "            module.training = training\n",
         "            module.training = modes[0][1]\n",
-        "laws/test_instruments.py::test_a_net_that_fails_is_left_as_it_was",
+        "laws/test_instruments.py::test_a_net_is_left_as_it_was",
     ),
     "lesion: the branch is not cut": (
         "instruments/lesion.py",
@@ -404,6 +404,12 @@ MUTANTS = {
         "    return Variant(start, parts[start:])\n",
         "    return Variant(0, parts)\n",
         "unit/test_lesion.py::test_every_block_before_the_lesion_is_computed_once_for_all",
+    ),
+    "lesion: every block's input is held": (
+        "instruments/trials.py",
+        "                x = block(x)\n",
+        "                x = block(x); vars(intact).setdefault('held', []).append(x)\n",
+        "unit/test_lesion.py::test_a_net_of_ten_blocks_holds_no_more_than_one_of_three",
     ),
     "lesion: what is not finite can be right": (
         "instruments/trials.py",
