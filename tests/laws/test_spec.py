@@ -217,12 +217,23 @@ def test_no_two_nets_of_the_families_share_a_name() -> None:
         (lambda: zoo.imagenet(50, block="basic", v1=True), "v1: got True; allowed: False in basic blocks"),
         (lambda: zoo.imagenet(50, width=0), "got 0 and 1; allowed: whole numbers from 1"),
         (lambda: zoo.cifar(8, first="own"), "first: got own; allowed: shared"),
+        (lambda: zoo.cifar(8, widths=(8, 16)), "widths: got (8, 16); allowed: three numbers of channels"),
+        (lambda: zoo.cifar(8, widths=(8, 0, 8)), "widths: got (8, 0, 8)"),
     ],
 )
 def test_contradictions_are_refused(make: Callable[[], Spec], says: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert says in str(caught.value)
+
+
+def test_widths_are_the_stages_and_part_of_the_name() -> None:
+    spec = zoo.cifar(20, widths=(4, 8, 12), order="pre")
+    assert spec.name == "preresnet20_w4_8_12_cifar"
+    assert [site.outputs.channels for site in spec.sites()] == [4] * 3 + [8] * 3 + [12] * 3
+    assert spec.stem.convs[0].channels == 4
+    assert zoo.cifar(164, order="pre", widths=(4, 8, 12)).stages[2].blocks[0].channels == 48
+    assert zoo.cifar(20, widths=(16, 32, 64)) == zoo.cifar(20)
 
 
 def test_layers_per_skip_means_basic_blocks_at_any_depth() -> None:

@@ -17,6 +17,7 @@ Branch = Callable[[int, int], tuple[Conv, ...]]
 
 TURN = 50  # from this depth on ImageNet nets have bottlenecks
 CIFAR_TURN = 164  # and pre-activation CIFAR nets
+CIFAR_WIDTHS = (16, 32, 64)  # channels of the three stages
 
 _UNNAMED = ("base", "input", "classes", "stem", "stages")
 """Fields that a name says nothing about: those that data decide, and those that the family's arguments make."""
@@ -27,18 +28,21 @@ def cifar(
     *,
     block: Kind | None = None,
     layers_per_skip: int | None = None,
+    widths: tuple[int, int, int] = CIFAR_WIDTHS,
     plain: bool = False,
     **fields: Any,
 ) -> Spec:
     """Return the CIFAR network of `depth` layers (He et al. 2015, §4.2; pre-activation: He et al. 2016, §3).
 
-    A 3×3 convolution, then three stages of n blocks with 16, 32 and 64 channels on 32, 16 and 8 pixels (four
-    times as many with bottlenecks): depth = 3 · layers · n + 2, so 6n + 2 for basic blocks of two layers and 9n
-    + 2 for bottlenecks, which pre-activation nets have from 164 layers on. With `layers_per_skip` blocks are
-    basic, of that many 3×3 convolutions. `fields` are the Spec's own (`shortcut`, `order`, `norm`, …); what is
-    not usual is part of the name, but for `input` and `classes`. Raises InputError for a depth that no n gives,
-    and for bottlenecks of any but three layers.
+    A 3×3 convolution, then three stages of n blocks with 16, 32 and 64 channels, or other `widths`, on 32, 16
+    and 8 pixels (four times as many with bottlenecks): depth = 3 · layers · n + 2, so 6n + 2 for basic blocks
+    of two layers and 9n + 2 for bottlenecks, which pre-activation nets have from 164 layers on. With
+    `layers_per_skip` blocks are basic, of that many 3×3 convolutions. `fields` are the Spec's own (`shortcut`,
+    `order`, `norm`, …); what is not usual is part of the name, but for `input` and `classes`. Raises InputError
+    for a depth that no n gives, for bottlenecks of any but three layers, and for other than three widths.
     """
+    if len(widths) != 3 or min(widths) < 1:
+        raise InputError("widths", widths, "three numbers of channels, from 1", CIFAR_WIDTHS)
     if layers_per_skip is not None and layers_per_skip < 1:
         raise InputError("layers_per_skip", layers_per_skip, "a whole number from 1", 1)
     if block == "bottleneck" and layers_per_skip not in (None, 3):
@@ -58,7 +62,8 @@ def cifar(
     branch = bottleneck if kind == "bottleneck" else functools.partial(straight, layers=layers)
     other = kind != ("bottleneck" if deep else "basic")
     suffix = f"_skip{layers}" if kind == "basic" and layers != 2 else f"_{kind}" if other else ""
-    stages = tuple(stage(i, n, branch, width) for i, width in enumerate((16, 32, 64), 1))
+    suffix += f"_w{'_'.join(map(str, widths))}" if widths != CIFAR_WIDTHS else ""
+    stages = tuple(stage(i, n, branch, width) for i, width in enumerate(widths, 1))
     # He et al. 2015 pad (option A), and their 2016 ablations begin from that ResNet-110. The authors' code for
     # ResNet-164 and -1001, bottlenecks all, projects (option B).
     usual = {"order": "pre" if pre else "post", "shortcut": "B" if pre and kind == "bottleneck" else "A"}
@@ -66,7 +71,7 @@ def cifar(
         {
             "input": (3, 32, 32),
             "classes": 10,
-            "stem": Stem(convs=(Conv(channels=16),)),
+            "stem": Stem(convs=(Conv(channels=widths[0]),)),
             "stages": stages,
         },
         (f"{'pre' if pre else ''}resnet{depth}{suffix}", "_cifar"),

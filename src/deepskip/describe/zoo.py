@@ -47,7 +47,7 @@ FAMILIES: dict[str, Callable[[int], Spec]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One network that a paper reports."""
+    """One network that a paper reports, or that a paper's method makes possible."""
 
     name: str
     make: Callable[[], Spec]
@@ -128,6 +128,22 @@ def _family(name: str, depth: int, citation: str, error: str, params: str = "", 
 
 
 NOT_PRINTED = "no number printed"
+
+
+def _thousands(depth: int) -> Entry:
+    """Return a net of thousands of layers, so narrow that a processor trains it on small images."""
+    label = f"preresnet{depth}_skipinit_w8_cifar"
+    make = functools.partial(
+        cifar,
+        depth,
+        widths=(8, 16, 32),
+        base=label,
+        order="pre",
+        norm="none",
+        junction=Junction(kind="learned", branch_scale=0.0),
+    )
+    return Entry(label, make, depth, f"{SKIPINIT}, §3 (the method; docs/depth.md)", NOT_PRINTED)
+
 
 _CIFAR = (
     _family("resnet_cifar", 8, f"{HE2015}, §4.2", NOT_PRINTED),
@@ -227,6 +243,8 @@ _CIFAR = (
         f"{SKIPINIT}, §3 (the method; the paper trains WRN-16-4 and deeper)",
         NOT_PRINTED,
     ),
+    _thousands(1004),
+    _thousands(10004),
 )
 
 _IMAGENET = (
@@ -369,4 +387,4 @@ _IMAGENET = (
 )
 
 ZOO: tuple[Entry, ...] = (*_CIFAR, *_IMAGENET)
-"""Every network that a paper reports, in the order of `deepskip nets`."""
+"""Every network that a paper reports, and two deeper ones, in the order of `deepskip nets`."""

@@ -149,6 +149,11 @@ RECIPES: dict[str, Recipe] = {
     # deepskip study spectrum digits
     # Short, at a high rate and without a hold: what an ingredient is good for has to show.
     "spectrum": Recipe(epochs=12, batch=120, lr=0.07),
+    # deepskip train digits --net preresnet10004_skipinit_w8_cifar --recipe thousands
+    # Nets of thousands of layers without normalisers, on small images. The clipped gradient bounds how far all
+    # their branches move together in a step, whatever the depth. On digits 3.3% validation error and 0%
+    # training error in 26 minutes on one core (one seed); with preresnet1004_skipinit_w8_cifar 3.6% in 5.
+    "thousands": Recipe(epochs=12, batch=120, lr=0.1, clip=1.0),
     # deepskip train imagenette2-160/ --net resnet18_d --recipe imagenette
     # Photographs at 128 pixels, from scratch, in few epochs. Imagenette: 13.46 ± 0.35% error (n = 3, last
     # epoch), about 6 minutes each on two cores with AMX bf16. With SGD (lr 0.1, weight decay 5e-4, ResNet-18)
