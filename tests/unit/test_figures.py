@@ -591,6 +591,7 @@ def test_a_grid_shows_what_was_taken_for_what():
     bold = [text.get_text() for text in words_of(picture) if text.get_weight() == "bold"]
     assert len(bold) == 2 + 8, "what is wrong stands out"
     assert "ship taken for automobile." in picture.alt
+    assert "99.99%" in found, "nobody is certain"
     assert len(picture.axes[0].images) == 3 * 16 + 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -102,8 +103,7 @@ def _draw_shelf(
         axes.text(_MARGIN, middle, name.replace(" ", "\n"), color=MUTED, size=SMALL, va="center")
     for column, (row, pixels) in enumerate(shelf):
         left = _LEFT + column * (_CELL + _GAP)
-        said = percent(100 * row["confidence"], 1) if number(row.get("confidence")) is not None else ""
-        words = (_named(row["label"], classes), _named(row["predicted"], classes), said)
+        words = (*(_named(row[name], classes) for name in ("label", "predicted")), _sure(row["confidence"]))
         for i, word in enumerate(words):
             weight = "bold" if i == 1 and not row["right"] else "normal"
             axes.text(
@@ -184,6 +184,14 @@ def _draw_scale(axes: Axes, left: float, top: float) -> None:
 
 def _named(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else str(label)
+
+
+def _sure(confidence: object) -> str:
+    """Return a confidence in percent; the surest are told apart from certainty, so they are rounded down."""
+    share = number(confidence)
+    if share is None or share < 0.999:
+        return percent(None if share is None else 100 * share, 1)
+    return percent(min(math.floor(1e4 * share) / 100, 99.99), 2)
 
 
 def _fitted(text: str, weight: str) -> str:

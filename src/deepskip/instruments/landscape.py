@@ -24,8 +24,8 @@ from deepskip.nets.network import Network
 from deepskip.seeds import derive
 
 SPAN = 1.0
-LINE, PLANE = 41, 13
-IMAGES, BATCH = 256, 128
+LINE, PLANE = 31, 13
+IMAGES, BATCH = 200, 100
 RISE = 1.0  # nats
 DIGITS = 6
 
