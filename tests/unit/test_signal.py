@@ -146,3 +146,10 @@ def test_where_nothing_normalises_the_stream_it_grows(digits) -> None:
     own = [row["stream_std"] ** 2 for row in rows if row["stage"] == "s1"]
     steps = np.diff(own)
     assert steps.min() > 0.2 * steps.max(), "every block adds about as much"
+
+
+def test_what_is_kept_of_a_tensor_is_numbers() -> None:
+    """Tensors, however small, lie between the large ones: ResNet-56 on 1,024 images held 2.7 GB, not 0.4."""
+    count, total, squares = signal._sums(torch.tensor([[1.0, -2.0, 4.0]]))
+    assert (count, total, squares) == (3, 3.0, pytest.approx(21.0))
+    assert {type(one) for one in (count, total, squares)} == {int, float}

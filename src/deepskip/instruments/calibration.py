@@ -51,15 +51,15 @@ def measure(
     it was. Raises InputError.
     """
     drawn = pictures.drawn(net, data, images=images, batch=batch, seed=seed, labelled=True)
-    total = -(-pictures.taken(data, images) // batch)
-    parts, labels = [], []
+    n, start = pictures.taken(data, images), 0
+    logits, truth = torch.empty(n, net.spec.classes), torch.empty(n, dtype=torch.int64)
     with taps.at_rest(net), torch.no_grad():
-        for done, (x, own, _) in enumerate(drawn, 1):
-            parts.append(net(x).float().cpu())
-            labels.append(own.cpu())
+        for done, (x, labels, _) in enumerate(drawn, 1):
+            now = slice(start, start + len(x))
+            logits[now], truth[now] = net(x), labels
+            start = now.stop
             if progress:
-                progress("weighing confidence", done, total)
-    logits, truth = torch.cat(parts), torch.cat(labels)
+                progress("weighing confidence", done, -(-n // batch))
     finite = logits.isfinite().all(1)
     logits, truth = logits[finite], truth[finite]
     folds = min(FOLDS, len(logits))

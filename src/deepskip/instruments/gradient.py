@@ -151,8 +151,9 @@ class _Block:
             whole += gradient
         flat = by_input.double().flatten(1)
         norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        directions = torch.where(norms == 0, 0.0, flat / norms).sum(0)
-        self._directions = directions if self._directions is None else self._directions + directions
+        if self._directions is None:
+            self._directions = torch.zeros_like(flat[0])
+        self._directions += torch.where(norms == 0, 0.0, flat / norms).sum(0)
         self._images += int((norms != 0).sum())
 
     def close(self, images: int) -> None:

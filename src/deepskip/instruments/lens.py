@@ -65,14 +65,15 @@ def measure(
     draw = partial(pictures.drawn, net, batch=batch, labelled=True)
     scored = draw(data, images=images, seed=seed)
     n = pictures.taken(data, images)
-    total, fitting = -(-n // batch), None
+    total, fitting, fit_n = -(-n // batch), None, 0
     if isinstance(data, Dataset):
         fitting = draw(data.train, images=fit_images, seed=derive(seed, "lens", "fit"))
-        total += -(-pictures.taken(data.train, fit_images) // batch)
+        fit_n = pictures.taken(data.train, fit_images)
+        total += -(-fit_n // batch)
     with taps.at_rest(net), torch.no_grad():
         told = _teller(progress, total)
-        read = _read(net, scored, told, heads=True)
-        learnt = _read(net, fitting, told) if fitting else None
+        read = _read(net, scored, n, told, heads=True)
+        learnt = _read(net, fitting, fit_n, told) if fitting else None
     classes, folds = net.spec.classes, min(FOLDS, n)
     rows = []
     for i, name in enumerate(taps.names(net)):
@@ -155,28 +156,28 @@ def _teller(progress: Progress | None, total: int) -> Callable[[], None]:
 
 
 def _read(
-    net: Network, drawn: Iterator[pictures.Drawn], told: Callable[[], None], *, heads: bool = False
+    net: Network, drawn: Iterator[pictures.Drawn], n: int, told: Callable[[], None], *, heads: bool = False
 ) -> _Reading:
+    """Return what is read of the `n` images in `drawn`."""
     blocks = list(net.blocks())
     channels = [site.outputs.channels for site in net.spec.sites()]
-    features: list[list[Tensor]] = [[] for _ in blocks]
-    answers: list[list[Tensor]] = [[] for _ in blocks]
-    labels = []
+    # Made at once: small tensors made among large ones, and kept, would keep their place from being used again.
+    features = [torch.empty(n, width, dtype=next(net.parameters()).dtype) for width in channels]
+    answers = [torch.empty(n, dtype=torch.int64) if heads and c == channels[-1] else None for c in channels]
+    labels, start = torch.empty(n, dtype=torch.int64), 0
     for x, own, _ in drawn:
+        now = slice(start, start + len(x))
         x = net.stem(x)
-        for i, block in enumerate(blocks):
+        for block, means, answer in zip(blocks, features, answers, strict=True):
             x = block(x)
-            features[i].append(x.mean((2, 3)).cpu())
-            if heads and channels[i] == channels[-1]:
+            means[now] = x.mean((2, 3))
+            if answer is not None:
                 logits = net.head(x)
-                answers[i].append(torch.where(logits.isfinite().all(1), logits.argmax(1), -1).cpu())
-        labels.append(own.cpu())
+                answer[now] = torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+        labels[now] = own
+        start = now.stop
         told()
-    return _Reading(
-        [torch.cat(parts) for parts in features],
-        [torch.cat(parts) if parts else None for parts in answers],
-        torch.cat(labels),
-    )
+    return _Reading(features, answers, labels)
 
 
 # --- the probe ------------------------------------------------------------------------------------------------

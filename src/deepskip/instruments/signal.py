@@ -119,17 +119,21 @@ def _responding(branch: nn.Module) -> list[str]:
     return [*found, last] if last else found
 
 
-def _sums(x: Tensor) -> Tensor:
-    """Return the number of values in `x`, their sum and the sum of their squares: float64 [3]."""
+def _sums(x: Tensor) -> tuple[int, float, float]:
+    """Return the number of values in `x`, their sum and the sum of their squares.
+
+    As numbers: a small tensor that stays where large ones come and go keeps their place from being used again.
+    """
     square = torch.linalg.vector_norm(x, dtype=torch.float64).square()
-    return torch.stack([square.new_tensor(x.numel()), x.sum(dtype=torch.float64), square])
+    total, squares = torch.stack([x.sum(dtype=torch.float64), square]).tolist()
+    return x.numel(), total, squares
 
 
 class _Moments:
     """What the sums of all batches come to."""
 
-    def __init__(self, sums: list[Tensor]) -> None:
-        count, total, squares = torch.stack(sums).sum(0).tolist()
+    def __init__(self, sums: list[tuple[int, float, float]]) -> None:
+        count, total, squares = (sum(each) for each in zip(*sums, strict=True))
         mean, square = total / count, squares / count
         self.rms = short(math.sqrt(square) if square >= 0 else math.nan)
         variance = square - mean * mean
