@@ -44,7 +44,7 @@ from tests.end_to_end.command import Command
         (("train",), "deepskip train DATA: got nothing"),
         (
             ("trian", "digits"),
-            "got unknown command 'trian'; allowed: nets, describe, doctor, train, evaluate, predict, import",
+            "got unknown command 'trian'; allowed: nets, describe, doctor, train, evaluate, predict, inspect",
         ),
         (("study", "depht", "digits"), "nearest: depth"),
         (

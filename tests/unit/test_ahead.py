@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
+import deepskip
 from deepskip.data.ahead import ahead
 
 _TEAMS = """
@@ -33,7 +35,10 @@ print(max(ahead(enlarge, range(3), threads=1, window=1)))
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted as Linux lists them")
 def test_a_large_picture_starts_no_team_beside_the_networks() -> None:
-    run = subprocess.run([sys.executable, "-c", _TEAMS], capture_output=True, text=True, check=True)
+    path = {"PYTHONPATH": str(Path(deepskip.__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", _TEAMS], capture_output=True, text=True, check=True, env={**os.environ, **path}
+    )
     assert run.stdout.strip() == "1"  # the thread itself
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,7 +43,11 @@ with heap.kept(2 * {size}):
 def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
     # A process of its own: one whose malloc has failed before takes memory from lesser heaps.
     found = subprocess.run(
-        [sys.executable, "-c", _FAULTS.format(size=SIZE)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _FAULTS.format(size=SIZE)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(ds.__file__).parents[1])},
     )
     assert int(found.stdout) > 30  # times in a row; pages of 4 KiB would be 12,000 faults a time
 
