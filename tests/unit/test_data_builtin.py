@@ -167,6 +167,18 @@ def test_a_wrong_pickle_is_refused_by_name(tmp_path: Path, batch: object, messag
             read_cifar_pickle([path], total=2, classes=10, label_key="labels")
 
 
+def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few damaged bytes can claim a place number in the billions, for which the unpickler wants room."""
+
+    def load(self: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr("deepskip.data.layouts._Unpickler.load", load)
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    with pytest.raises(InputError, match="data_batch_1: got no pickled dict .MemoryError"):
+        read_cifar_pickle([tmp_path / "data_batch_1"], total=2, classes=10, label_key="labels")
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx(tmp_path: Path, suffix: str) -> None:
     pixels = pictures(3)[..., 0]

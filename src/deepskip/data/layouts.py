@@ -117,9 +117,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
         return {key.decode() if isinstance(key, bytes) else key: _plain(value) for key, value in batch.items()}
     except InputError as error:
         raise InputError(path, error.got, error.allowed) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged or hostile pickle raises nearly anything
+    except Exception as error:  # a damaged or hostile pickle raises nearly anything, and asks for any memory
         raise InputError(path, f"no pickled dict ({type(error).__name__})", "a CIFAR Python batch") from error
 
 
