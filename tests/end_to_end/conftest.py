@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,10 +10,22 @@ from PIL import Image
 
 from tests.end_to_end.command import Command
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 
 @pytest.fixture
 def deepskip(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of a module: `tests.end_to_end.browser` says what to do with it."""
+    from tests.end_to_end.browser import launched
+
+    with launched() as one:
+        yield one
 
 
 @pytest.fixture
