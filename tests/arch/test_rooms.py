@@ -38,7 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "adapters.translate",
         "foreign",
     ),
-    "surgery": ("growing",),
+    "surgery": ("growing", "folding"),
     "data": (
         "variation",
         "dataset",
@@ -165,6 +165,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "reports": ("words", "inline", "page", "depth", "identity", "spectrum", "inspection", "run"),
     "pages": (),
+    "deploy": ("extras", "runner", "graph"),
     "cli": (
         "show",
         "nets",

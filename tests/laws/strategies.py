@@ -65,7 +65,7 @@ def specs(draw: st.DrawFn, coupled: bool = False, **fixed: object) -> Spec:
             blocks.append(Block(id=f"b{j + 1}", convs=branch))
         stages.append(Stage(id=f"s{i + 1}", blocks=tuple(blocks)))
     order = draw(st.sampled_from(("post", "post", "pre", "pre", "norm_after", "relu_before", "relu_only")))
-    norm = draw(st.sampled_from(("batch", "batch", "group", "layer", "none", "fixup")))
+    norm = draw(st.sampled_from(("batch", "batch", "group", "layer", "none", "fixup", "folded")))
     norm = "none" if order == "relu_before" and norm == "fixup" else norm
     zero_last = draw(st.booleans()) and order != "relu_before"
     least = min(block.channels for stage in stages for block in stage.blocks)

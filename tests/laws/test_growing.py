@@ -41,7 +41,7 @@ def _can_be_silent(spec: Spec) -> bool:
         spec.shortcut in ("A", "B")
         and keeps
         and spec.survival == 1
-        and not (spec.order == "norm_after" and spec.norm in ("batch", "group", "layer"))
+        and not (spec.order == "norm_after" and spec.norm in ("batch", "group", "layer", "folded"))
         and (spec.order != "relu_before" or alone)
     )
 

@@ -48,7 +48,8 @@ def _branch_gain(spec: Spec, name: str) -> float:
     if spec.initial == "fixup" and layer.startswith("conv"):
         blocks = len(list(spec.sites()))
         return 0 if layer == f"conv{last}" else blocks ** (-1 / (2 * last - 2))
-    ends = {"post": "norm", "relu_only": "norm"}.get(spec.order, "conv") if spec.norm != "none" else "conv"
+    normed = spec.norm not in ("none", "folded") and spec.order in ("post", "relu_only")
+    ends = "norm" if normed else "conv"
     return 0 if spec.zero_last and spec.initial != "fixup" and layer == f"{ends}{last}" else 1
 
 

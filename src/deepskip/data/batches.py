@@ -134,7 +134,7 @@ def normalise(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype =
     Memory order stays too. Computed in float32, or in float64 when that is asked for.
     """
     precision = torch.float64 if dtype == torch.float64 else torch.float32
-    scale, shift = _scale_and_shift(preprocessing.mean, preprocessing.std, precision, images.device)
+    scale, shift = scale_and_shift(preprocessing.mean, preprocessing.std, precision, images.device)
     return images.to(precision).mul_(scale).add_(shift).to(dtype)
 
 
@@ -172,9 +172,10 @@ def _varied(
 
 
 @lru_cache(maxsize=32)
-def _scale_and_shift(
+def scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
+    """Return what pixels from 0 to 255 are multiplied by and what is added then, as [1, c, 1, 1] each."""
     # Kept, because copying them to a GPU for every batch would wait for the work queued there.
     scale = [1 / (255 * deviation) for deviation in std]
     shift = [-average / deviation for average, deviation in zip(mean, std, strict=True)]

@@ -134,7 +134,7 @@ class _Walk:
             return x
         self._keep(x)
         self.params += 2 * x.shape.channels
-        if self.spec.norm != "batch":  # a mean and a deviation for each image and group
+        if self.spec.norm in ("group", "layer"):  # a mean and a deviation for each image and group
             self.floats += 2 * norm_groups(self.spec, x.shape.channels)
         return _Tensor(x.shape)
 
@@ -150,13 +150,13 @@ class _Walk:
         return _Tensor(x.shape)
 
     def run(self, x: _Tensor, conv: Conv, order: str, *, before: bool = False, last: bool = False) -> _Tensor:
-        """Follow `order` ("c" the convolution, "n" its normaliser, "r" a ReLU) with Fixup's scalars."""
+        """Follow `order`, as `Spec.orders` spells it, with Fixup's scalars."""
         fixup = self.spec.norm == "fixup"
         for sign in order:
-            if sign == "c":
+            if sign in "cb":
                 self.layers += 1
                 x = self.scalar(x) if fixup and before else x
-                x = self.conv(x, conv, bias=self.spec.norm == "none")
+                x = self.conv(x, conv, bias=sign == "b")
                 x = self.scalar(x, scales=True) if fixup and last else x
                 x = self.scalar(x) if fixup else x
             else:
@@ -172,9 +172,8 @@ class _Walk:
 
     def stem(self) -> Line:
         spec, inputs = self.spec, self.x.shape
-        for conv in spec.stem.convs[:-1]:
-            self.x = self.run(self.x, conv, "cnr")
-        self.x = self.run(self.x, spec.stem.convs[-1], f"c{ARRANGEMENTS[spec.order].stem}")
+        for conv, order in zip(spec.stem.convs, spec.orders(), strict=True):
+            self.x = self.run(self.x, conv, order)
         if spec.stem.pool:
             self._keep(self.x)
             self.x = _Tensor(self.x.shape.shrink(self.x.shape.channels, 2))
@@ -182,17 +181,15 @@ class _Walk:
         return self._line("stem", inputs, self.x.shape)
 
     def block(self, site: Site) -> Line:
-        arrangement, inputs = ARRANGEMENTS[self.spec.order], self.x.shape
-        x = self.tail(self.x, site.shared)
+        inputs, count = self.x.shape, len(site.block.convs)
+        x = self.tail(self.x, self.spec.before(site))
         branch = x if site.block.reads == "all" else _Tensor(site.read)
-        for i, conv in enumerate(site.block.convs, 1):
-            last = i == len(site.block.convs)
-            order = arrangement.last if last else arrangement.each
-            order = order.removeprefix(site.shared) if i == 1 else order
-            branch = self.run(branch, conv, order, before=True, last=last)
+        for i, (conv, order) in enumerate(zip(site.block.convs, self.spec.orders(site), strict=True), 1):
+            branch = self.run(branch, conv, order, before=True, last=i == count)
         if self.spec.squeeze:
             branch = self._squeeze(branch)
-        self.x = self.tail(self._junction(site, self._shortcut(site, x), branch), arrangement.after)
+        joined = self._junction(site, self._shortcut(site, x), branch)
+        self.x = self.tail(joined, ARRANGEMENTS[self.spec.order].after)
         return self._line(site.name, inputs, site.outputs)
 
     def _shortcut(self, site: Site, x: _Tensor) -> _Tensor:
@@ -206,8 +203,8 @@ class _Walk:
             x, stride = _Tensor(x.shape.shrink(x.shape.channels, stride)), 1
         conv = Conv(channels=site.outputs.channels, kernel=1, stride=stride)
         x = self.scalar(x) if self.spec.norm == "fixup" else x
-        x = self.conv(x, conv, bias=self.spec.norm == "none")
-        return x if self.spec.order == "pre" else self.norm(x)
+        x = self.conv(x, conv, bias=self.spec.projects_with_bias)
+        return x if self.spec.order == "pre" or self.spec.norm == "folded" else self.norm(x)
 
     def _junction(self, site: Site, shortcut: _Tensor, branch: _Tensor) -> _Tensor:
         kind, out = self.spec.junction.kind, _Tensor(site.outputs)

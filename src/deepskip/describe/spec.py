@@ -7,6 +7,7 @@ stays its own when others are grown or pruned, so weights and hooks keep their n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -20,7 +21,7 @@ Positive = Annotated[int, Field(ge=1)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Shortcut = Literal["A", "B", "C", "none"]
 Order = Literal["post", "norm_after", "relu_before", "relu_only", "pre"]
-Norm = Literal["batch", "group", "layer", "none", "fixup"]
+Norm = Literal["batch", "group", "layer", "none", "fixup", "folded"]
 Initial = Literal["he_fan_out", "he_fan_in", "fixup", "delta_orthogonal", "pytorch"]
 First = Literal["shared", "own"]
 Reads = Literal["all", "first", "second"]
@@ -260,7 +261,8 @@ class Spec(Value):
     """Normaliser: "batch"; "group" of `norm_groups`, or of as many as divide the channels (Wu and He 2018,
     arXiv:1803.08494); "layer", one group; "none", biases instead; "fixup", a scalar bias before each
     convolution of a block and before what follows it, and a scalar multiplier a branch (Zhang et al. 2019,
-    arXiv:1901.09321, §3)."""
+    arXiv:1901.09321, §3); "folded", a trained net's batch normalisers as evaluation has them: those right after
+    a convolution have become its weights and bias, those that come after a sum are there (`surgery.fold`)."""
     norm_groups: Positive = 32
     """Groups of the "group" normaliser, at most."""
     junction: Junction = Junction()
@@ -343,6 +345,34 @@ class Spec(Value):
                 shared=self._shared(changed, first=i == 1) if block.reads == "all" else "",
             )
             shape = out
+
+    def orders(self, site: Site | None = None) -> list[str]:
+        """Return what stands round each convolution of the branch at `site`, or else of the stem.
+
+        "c" a convolution, "b" one with a bias, "n" a normaliser, "r" a ReLU; without what is before the fork.
+        """
+        arrangement = ARRANGEMENTS[self.order]
+        if site is None:
+            found = ["cnr"] * (len(self.stem.convs) - 1) + [f"c{arrangement.stem}"]
+            after = "" if self.stem.pool else next(self.sites()).shared
+        else:
+            found = [arrangement.each] * (len(site.block.convs) - 1) + [arrangement.last]
+            found[0], after = found[0].removeprefix(site.shared), ""
+        if self.norm == "none":
+            return [order.replace("c", "b") for order in found]
+        if self.norm == "folded":
+            return re.sub(r"c( ?)n", r"b\1", " ".join([*found, after])).split(" ")[:-1]
+        return found
+
+    def before(self, site: Site) -> str:
+        """Return what stands before the fork at `site`: what is shared, unless it was folded into the stem."""
+        folded = self.norm == "folded" and not self.stem.pool and site.name == next(self.sites()).name
+        return site.shared.removeprefix("n") if folded else site.shared
+
+    @property
+    def projects_with_bias(self) -> bool:
+        """Whether the 1×1 convolutions of shortcuts have biases."""
+        return self.norm == "none" or (self.norm == "folded" and self.order != "pre")
 
     def stem_shapes(self) -> list[Shape]:
         """Return the shape of the input and after each convolution of the stem, then after its pool."""

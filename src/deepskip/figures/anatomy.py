@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -97,12 +98,12 @@ def norm_words(spec: Spec, channels: int) -> str:
     if spec.norm == "group":
         groups = norm_groups(spec, channels)
         return f"group norm, {groups} group{'s' if groups > 1 else ''}"
-    return {"batch": "batch norm", "layer": "layer norm"}.get(spec.norm, "")
+    return {"batch": "batch norm", "folded": "batch norm", "layer": "layer norm"}.get(spec.norm, "")
 
 
 def before(spec: Spec, site: Site) -> tuple[Layer, ...]:
     """Return what shortcut and branch share: what of the branch's beginning stands before the fork."""
-    return _signs(spec, site.shared, site.inputs.channels)
+    return _signs(spec, spec.before(site), site.inputs.channels)
 
 
 def branch(spec: Spec, site: Site) -> list[Group]:
@@ -110,19 +111,16 @@ def branch(spec: Spec, site: Site) -> list[Group]:
 
     A branch that reads a half begins with taking it and ends in zeros for it, so that the sum is of equals.
     """
-    arrangement, shape, groups = ARRANGEMENTS[spec.order], site.read, []
+    shape, groups = site.read, []
     reads = site.block.reads
     if reads != "all":
         groups.append(Group((Layer("other", f"{reads} half"),), site.read))
-    for i, conv in enumerate(site.block.convs, 1):
-        last = i == len(site.block.convs)
-        order = arrangement.last if last else arrangement.each
-        order = order.removeprefix(site.shared) if i == 1 else order
-        head, tail = order.split("c")
+    for i, (conv, order) in enumerate(zip(site.block.convs, spec.orders(site), strict=True), 1):
+        head, kind, tail = re.split("([cb])", order)
         out = shape.shrink(conv.channels, conv.stride)
         layers = (
             *_signs(spec, head, shape.channels),
-            *_conv(spec, conv_words(conv), last),
+            *_conv(spec, conv_words(conv), bias=kind == "b", last=i == len(site.block.convs)),
             *_signs(spec, tail, out.channels),
         )
         groups.append(Group(layers, out))
@@ -151,10 +149,10 @@ def shortcut(spec: Spec, site: Site) -> list[Layer]:
         pooled = spec.projection == "pool" and block.stride > 1
         found += [Layer("other", f"average pool, /{block.stride}")] if pooled else []
         conv = Conv(channels=block.channels, kernel=1, stride=1 if pooled else block.stride)
-        bias = " + bias" if spec.norm == "none" else ""
+        bias = " + bias" if spec.projects_with_bias else ""
         found += [Layer("norm", "+ scalar")] if spec.norm == "fixup" else []
         found.append(Layer("conv", conv_words(conv) + bias))
-        found += _signs(spec, "" if spec.order == "pre" else "n", block.channels)
+        found += _signs(spec, "" if spec.order == "pre" or spec.norm == "folded" else "n", block.channels)
     factor = "" if site.shortcut == "none" else _factors(spec)[1]
     return [*found, *([Layer("other", factor)] if factor else [])]
 
@@ -193,11 +191,15 @@ def shortcut_words(spec: Spec) -> str:
 def habits(spec: Spec) -> list[str]:
     """Return what is the same in every block, and so is said once."""
     signs = {"c": "conv", "n": norm_words(spec, 2**16).split(",")[0], "r": "ReLU"}
-    words = ", ".join(word for sign in ARRANGEMENTS[spec.order].each if (word := signs[sign]))
+    each = ARRANGEMENTS[spec.order].each
+    each = each.replace("n", "") if spec.norm == "folded" else each
+    words = ", ".join(word for sign in each if (word := signs[sign]))
     scalars = ", with Fixup's scalars" if spec.norm == "fixup" else ""
     moved = " and ".join(word for sign in ARRANGEMENTS[spec.order].after if (word := signs[sign]))
     after = f"; the last {moved} after the sum" if moved and not spec.is_plain else ""
     found = [f"layers of a block: {words}{scalars}{after}"]
+    if spec.norm == "folded":
+        found.append("batch normalisers are folded into the convolutions right before them")
     if spec.is_coupled:
         found.append("coupled: a branch reads one half of the channels and is added to the other")
     if spec.squeeze:
@@ -232,8 +234,8 @@ def _signs(spec: Spec, order: str, channels: int) -> tuple[Layer, ...]:
     return tuple(layer for layer in made if layer.text)
 
 
-def _conv(spec: Spec, words: str, last: bool) -> list[Layer]:
-    if spec.norm == "none":
+def _conv(spec: Spec, words: str, *, bias: bool, last: bool) -> list[Layer]:
+    if bias:
         return [Layer("conv", f"{words} + bias")]
     if spec.norm != "fixup":
         return [Layer("conv", words)]

@@ -71,7 +71,7 @@ def measure(
     drawn = draw(batch=batch)
     count = pictures.taken(data, images)
     smallest = count // -(-count // batch) if statistics == "batch" else count
-    if net.spec.norm == "batch" and smallest < 2:
+    if net.spec.norm in ("batch", "folded") and smallest < 2:
         raise InputError("images", f"{count}, {batch} a batch", "two a batch or more, for its statistics")
     told = _Told(progress, -(-count // batch) * (1 if initial_seed is None else 2))
     now = _measured(net, drawn, statistics, told)

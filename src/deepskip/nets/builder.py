@@ -64,9 +64,8 @@ class _Unfilled(TorchFunctionMode):
 def _stem(spec: Spec) -> nn.Sequential:
     parts: Parts = []
     channels = spec.input[0]
-    for i, conv in enumerate(spec.stem.convs, 1):
-        ending = ARRANGEMENTS[spec.order].stem if i == len(spec.stem.convs) else "nr"
-        parts += _run(spec, channels, conv, f"c{ending}", i)
+    for i, (conv, order) in enumerate(zip(spec.stem.convs, spec.orders(), strict=True), 1):
+        parts += _run(spec, channels, conv, order, i)
         channels = conv.channels
     if spec.stem.pool:
         # In pre-activation nets the norm and ReLU after conv1 are the first block's, so they stand after this
@@ -87,9 +86,9 @@ def _stages(spec: Spec) -> nn.ModuleDict:
 
 
 def _block(spec: Spec, site: Site) -> ResidualBlock:
-    shared, after = site.shared, ARRANGEMENTS[spec.order].after
+    before, after = spec.before(site), ARRANGEMENTS[spec.order].after
     return ResidualBlock(
-        before=_sequence(_tail(spec, site.inputs.channels, shared)) if shared else nn.Identity(),
+        before=_sequence(_tail(spec, site.inputs.channels, before)) if before else nn.Identity(),
         branch=_branch(spec, site),
         shortcut=_shortcut(spec, site),
         junction=_junction(spec, site),
@@ -99,14 +98,10 @@ def _block(spec: Spec, site: Site) -> ResidualBlock:
 
 def _branch(spec: Spec, site: Site) -> nn.Sequential:
     parts: Parts = []
-    channels, arrangement = site.read.channels, ARRANGEMENTS[spec.order]
-    convs, reads = site.block.convs, site.block.reads
+    channels, convs, reads = site.read.channels, site.block.convs, site.block.reads
     if reads != "all":
         parts.append(("read", Half(second=reads == "second")))
-    for i, conv in enumerate(convs, 1):
-        order = arrangement.last if i == len(convs) else arrangement.each
-        if i == 1:
-            order = order.removeprefix(site.shared)
+    for i, (conv, order) in enumerate(zip(convs, spec.orders(site), strict=True), 1):
         parts += _run(spec, channels, conv, order, i, fixup=True, last=i == len(convs))
         channels = conv.channels
     if spec.squeeze:
@@ -117,14 +112,14 @@ def _branch(spec: Spec, site: Site) -> nn.Sequential:
 def _run(
     spec: Spec, channels: int, conv: Conv, order: str, i: int, *, fixup: bool = False, last: bool = False
 ) -> Parts:
-    """Return the parts that `order` spells: "c" convolution `i`, "n" its normaliser, "r" a ReLU."""
+    """Return the parts that `order` spells: as `Spec.orders` does."""
     parts: Parts = []
     for sign in order:
-        if sign == "c":
+        if sign in "cb":
             # Fixup: a scalar bias before each convolution, one after it, and a multiplier after the last.
             scalars = spec.norm == "fixup"
             parts += [(f"bias{i}", Bias())] if scalars and fixup else []
-            parts.append((f"conv{i}", _conv(channels, conv, bias=spec.norm == "none")))
+            parts.append((f"conv{i}", _conv(channels, conv, bias=sign == "b")))
             parts += [(f"scale{i}", Scale())] if scalars and last else []
             parts += [(f"shift{i}", Bias())] if scalars else []
             channels = conv.channels
@@ -144,7 +139,7 @@ def _tail(spec: Spec, channels: int, order: str) -> Parts:
 
 
 def _norm(spec: Spec, channels: int, name: str) -> Parts:
-    if spec.norm == "batch":
+    if spec.norm in ("batch", "folded"):
         return [(name, nn.BatchNorm2d(channels))]
     if spec.norm in ("group", "layer"):
         return [(name, nn.GroupNorm(norm_groups(spec, channels), channels))]
@@ -167,9 +162,9 @@ def _shortcut(spec: Spec, site: Site) -> nn.Module:
         # bias of the branch here too, so that the two are one number.
         parts.append(("bias", Bias()))
     parts.append(
-        ("conv", _conv(channels, Conv(channels=out, kernel=1, stride=stride), bias=spec.norm == "none"))
+        ("conv", _conv(channels, Conv(channels=out, kernel=1, stride=stride), bias=spec.projects_with_bias))
     )
-    if spec.order != "pre":  # pre-activation keeps the shortcut free of normalisers
+    if spec.order != "pre" and spec.norm != "folded":  # pre-activation keeps the shortcut free of normalisers
         parts += _norm(spec, out, "norm")
     return _sequence(parts)
 

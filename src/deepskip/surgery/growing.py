@@ -27,7 +27,7 @@ STARTS: tuple[Start, ...] = get_args(Start)
 Places = int | Mapping[str, int]
 
 _OTHER_HALF: dict[str, Literal["all", "first", "second"]] = {"all": "all", "first": "second", "second": "first"}
-_NORMS = ("batch", "group", "layer")
+_NORMS = ("batch", "group", "layer", "folded")
 
 
 def grow(net: Network, places: Places, *, start: Start = "silent", seed: int = 0) -> Network:
@@ -63,7 +63,7 @@ def grow(net: Network, places: Places, *, start: Start = "silent", seed: int = 0
     state = net.state_dict()
     # Assigned, not copied: strides are part of how a convolution is computed, and so of its last bits.
     made.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=False, assign=True)
-    if _is_channels_last(net):
+    if is_channels_last(net):
         made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for site in new:
         _begin(made, spec, site, start)
@@ -212,7 +212,8 @@ def _pass_on(conv: nn.Conv2d) -> None:
         conv.weight[(out, out % (conv.in_channels // conv.groups), *middle)] = 1.0
 
 
-def _is_channels_last(net: Network) -> bool:
+def is_channels_last(net: Network) -> bool:
+    """Return whether kernels lie in memory with their channels last."""
     return any(
         p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
         for p in net.parameters()
