@@ -25,6 +25,7 @@ from deepskip.training.distributed import World
 from deepskip.training.frozen import Frozen
 from deepskip.training.objective import class_weights, summed_loss, wrong
 from deepskip.training.optimiser import make_optimiser
+from deepskip.training.precision import without_denormals
 from deepskip.training.recipe import Recipe
 from deepskip.training.stepper import READ_EVERY, Stepper
 from deepskip.training.validation import score_together
@@ -49,6 +50,46 @@ def net_of(**fields: object) -> ds.Network:
 def stepper_of(net: ds.Network, recipe: Recipe, weights: Tensor | None = None) -> Stepper:
     prepared = ds.Preprocessing(size=8, resize=8, colour="L", mean=(0.5,), std=(0.5,))
     return Stepper(net.train(), prepared, recipe, Way(), World(), seed=0, weights=weights)
+
+
+def is_kept() -> bool:
+    """Return whether a number nearer to 0 than the smallest normal one is computed with."""
+    return float(torch.tensor(1e-38) / 2) > 0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_one_thread_takes_what_vanishes_as_zero_and_only_meanwhile(before: bool) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_flush_denormal(before)
+        torch.set_num_threads(1)
+        with contextlib.suppress(ZeroDivisionError), without_denormals(torch.device("cpu")):
+            assert not is_kept()
+            raise ZeroDivisionError
+        assert is_kept() is not before
+        torch.set_num_threads(2)
+        with without_denormals(torch.device("cpu")):
+            assert is_kept() is not before
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+def test_a_step_of_one_thread_is_without_denormals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    step = stepper_of(ds.build(ds.zoo.get("plain8_cifar", input=(1, 8, 8))), Recipe())
+    step.begin()
+    monkeypatch.setattr(step.optimiser, "step", lambda *_: seen.append(is_kept()))
+    step.net.register_forward_hook(lambda *_: seen.append(is_kept()))
+    next(step.net.parameters()).register_hook(lambda _: seen.append(is_kept()))
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            step.step(batch_of(), 0, 0.1)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [False, False, False, True, True, True]
 
 
 def test_the_loss_of_mixed_images_is_that_of_mixed_targets() -> None:

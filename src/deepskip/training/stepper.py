@@ -20,7 +20,7 @@ from deepskip.training.distributed import World, at_least_float32, wrap
 from deepskip.training.flow import Flow
 from deepskip.training.objective import summed_loss, wrong
 from deepskip.training.optimiser import make_optimiser
-from deepskip.training.precision import autocast, make_scaler
+from deepskip.training.precision import autocast, make_scaler, without_denormals
 from deepskip.training.recipe import Recipe
 from deepskip.training.recompute import Reversed
 from deepskip.training.way import Way
@@ -74,6 +74,10 @@ class Stepper:
         """Take step `number` (from 0) at a rate; `flow` records it. Raises NotFinite, on every process, before
         any harm.
         """
+        with without_denormals(self.device):
+            self._step(batch, number, rate, flow)
+
+    def _step(self, batch: Batch, number: int, rate: float, flow: Flow | None) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=self.way.memory == "store")

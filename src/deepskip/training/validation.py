@@ -10,6 +10,7 @@ from deepskip.data.dataset import Dataset, Split, UniformImages
 from deepskip.nets.network import Network
 from deepskip.scoring import Score, predict_logits, score_logits
 from deepskip.training.distributed import World
+from deepskip.training.precision import without_denormals
 
 
 def score_together(net: Network, data: Dataset, world: World) -> Score:
@@ -17,8 +18,9 @@ def score_together(net: Network, data: Dataset, world: World) -> Score:
     parts = shares(data.val, world)
     own = parts[world.rank]
     # Of fewer images than processes some have none.
-    logits = predict_logits(net, own, data.preprocessing) if len(own) else torch.empty(0, net.spec.classes)
     device = next(net.parameters()).device
+    with without_denormals(device):
+        logits = predict_logits(net, own, data.preprocessing) if len(own) else torch.empty(0, net.spec.classes)
     everywhere = world.gather(logits.to(device), [len(part) for part in parts]).cpu()
     return score_logits(everywhere, data.val.labels)
 
