@@ -723,6 +723,60 @@ MUTANTS = {
         "special = False",
         "laws/test_nets.py::test_the_first_unit_shares_its_activation",
     ),
+    "serve: a body is not counted as it comes": (
+        "deploy/serve/body.py",
+        "        _check(count, limits)\n",
+        "",
+        "unit/test_serve.py::test_what_is_refused",
+    ),
+    "serve: half a form will do": (
+        "deploy/serve/body.py",
+        "        if not self._whole:\n",
+        "        if False:\n",
+        "unit/test_serve.py::test_a_form_cut_short_anywhere_is_refused",
+    ),
+    "serve: who goes leaves the bytes behind": (
+        "deploy/serve/limits.py",
+        "            self.bytes -= visit.bytes\n",
+        "",
+        "unit/test_serve.py::test_no_more_is_let_in_than_there_is_room_for_and_all_of_it_goes_out",
+    ),
+    "serve: what is given up is computed": (
+        "deploy/serve/queue.py",
+        "            if not asked.future.done():\n",
+        "            if True:\n",
+        "unit/test_serve.py::test_what_is_given_up_is_not_computed",
+    ),
+    "serve: a batch is one too large": (
+        "deploy/serve/queue.py",
+        "len(taken) < self._batch",
+        "len(taken) <= self._batch",
+        "unit/test_serve.py::test_while_a_batch_is_computed_the_next_one_gathers",
+    ),
+    "serve: a bomb is unpacked": (
+        "deploy/serve/decoder.py",
+        "if height * width > self._limits.pixels:",
+        "if False:",
+        "unit/test_serve.py::test_pictures_that_are_refused_by_number",
+    ),
+    "serve: any token will do": (
+        "deploy/serve/app.py",
+        'kind.lower() != "bearer" or not hmac',
+        'kind.lower() != "bearer" and not hmac',
+        "end_to_end/test_serve.py::test_a_token",
+    ),
+    "serve: what is refused is let in": (
+        "deploy/serve/limits.py",
+        "if gate.pictures + more[0] > limits.queue:",
+        "if gate.pictures + more[0] > 2 * limits.queue:",
+        "unit/test_serve.py::test_no_more_is_let_in_than_there_is_room_for_and_all_of_it_goes_out",
+    ),
+    "lesion: a block that is cut computes": (
+        "instruments/lesion.py",
+        "            changed.enter_context(taps.computing(block, _without(site, block)))\n",
+        "            pass\n",
+        "unit/test_serve.py::test_a_cut_block_computes_nothing_and_afterwards_all_is_as_it_was",
+    ),
 }
 
 

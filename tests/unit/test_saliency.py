@@ -220,12 +220,12 @@ def test_the_label_can_be_explained_and_the_mean_colour_be_nothing(digits) -> No
 
 def test_large_maps_are_made_coarse_and_keep_their_sum() -> None:
     values = torch.arange(112 * 111, dtype=torch.float64).reshape(112, 111)
-    mean, whole = saliency._lines(values), saliency._lines(values, summed=True)
+    mean, whole = saliency.lines(values), saliency.lines(values, summed=True)
     assert np.array(mean).shape == np.array(whole).shape == (56, 56)
     assert np.sum(whole) == pytest.approx(float(values.sum()), rel=1e-3)
     assert mean[0][0] == pytest.approx((0 + 1 + 111 + 112) / 4)
     assert mean[0][55] == pytest.approx((110 + 221) / 2, rel=1e-3)
-    assert saliency._lines(torch.tensor([[1.0, float("nan")]])) == [[1.0, None]]
+    assert saliency.lines(torch.tensor([[1.0, float("nan")]])) == [[1.0, None]]
 
 
 def test_pictures_to_draw_are_those_that_the_net_saw(digits) -> None:

@@ -17,6 +17,7 @@ from deepskip.cli.doctor import doctor
 from deepskip.cli.identity import identity
 from deepskip.cli.inspect import inspect
 from deepskip.cli.nets import describe, nets
+from deepskip.cli.serve import serve
 from deepskip.cli.spectrum import spectrum
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
@@ -46,6 +47,7 @@ app.command(evaluate, sort_key=5)
 app.command(predict, sort_key=6)
 app.command(inspect, sort_key=7)
 app.command(import_, name="import", sort_key=8)
+app.command(serve, sort_key=10)
 app.command(study)
 study.command(depth)
 study.command(spectrum)

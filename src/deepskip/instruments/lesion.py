@@ -6,9 +6,10 @@ paths, so that deleting one block, which leaves half of the paths, does little; 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from deepskip.data.dataset import Dataset, Progress, Split
 from deepskip.describe.spec import Site
-from deepskip.errors import InputError
+from deepskip.errors import InputError, nearest
 from deepskip.instruments import taps
 from deepskip.instruments.trials import Part, compare, rounded, variant
 from deepskip.nets.block import ResidualBlock
@@ -56,9 +57,7 @@ def measure(
     """
     blocks = _blocks(net)
     sites = list(net.spec.sites())
-    parts = [
-        _without(site, block) if _can_go(site) else None for site, block in zip(sites, blocks, strict=True)
-    ]
+    parts = [_without(site, block) if can_go(site) else None for site, block in zip(sites, blocks, strict=True)]
     variants = [part and variant(blocks, [*blocks[:i], part, *blocks[i + 1 :]]) for i, part in enumerate(parts)]
     found = compare(net, data, variants, what="deleting blocks", images=images, batch=batch, seed=seed,
                     progress=progress, prefix="lesion_")  # fmt: skip
@@ -114,7 +113,7 @@ def delete(
     """
     counts = _counts(counts)
     blocks, sites, names = _blocks(net), list(net.spec.sites()), taps.names(net)
-    possible = [i for i, site in enumerate(sites) if _can_go(site)]
+    possible = [i for i, site in enumerate(sites) if can_go(site)]
     rows: list[dict[str, Any]] = []
     variants = []
     for draw in range(1, draws + 1):
@@ -205,6 +204,27 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def cut(net: Network, blocks: Sequence[str]) -> Iterator[None]:
+    """Have `net` compute without `blocks`, named as in rows (`s2.b3`), while inside, as `measure` deletes one.
+
+    Afterwards the network computes what it did before. Raises InputError for what is no block, or cannot go.
+    """
+    rows = zip(taps.names(net), net.spec.sites(), _blocks(net), strict=True)
+    every = {row["block"]: (site, block) for row, site, block in rows}
+    with contextlib.ExitStack() as changed:
+        for name in dict.fromkeys(blocks):
+            if name not in every:
+                raise InputError("cut", repr(name), "a block, as s1.b1", nearest(name, every))
+            site, block = every[name]
+            if not can_go(site):
+                raise InputError(
+                    "cut", repr(name), "a block that a plain net can do without: of equal dimensions"
+                )
+            changed.enter_context(taps.computing(block, _without(site, block)))
+        yield
+
+
 def _blocks(net: Network) -> list[ResidualBlock]:
     return [cast("ResidualBlock", block) for block in net.blocks()]
 
@@ -216,7 +236,8 @@ def _counts(counts: Sequence[int]) -> list[int]:
     return sorted(set(counts))
 
 
-def _can_go(site: Site) -> bool:
+def can_go(site: Site) -> bool:
+    """Return whether something can stand in a block's place; not in a plain one's that changes dimensions."""
     return site.shortcut != "none" or site.inputs == site.outputs
 
 

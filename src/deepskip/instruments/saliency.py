@@ -95,7 +95,7 @@ def measure(
                     "right": one.right,
                     "target": explained,
                     "at": at,
-                    "grad_cam": _lines(cam),
+                    "grad_cam": lines(cam),
                     **integrated,
                 }
             )
@@ -231,7 +231,7 @@ def _integrated(
         rows.append(
             {
                 "logit": _rounded(float(logit[explained]), 6),
-                "integrated": _lines(own.sum(0), summed=True),
+                "integrated": lines(own.sum(0), summed=True),
                 "attributed": _rounded(attributed, 6),
                 "baseline_logit": _rounded(float(logits[-1, explained]), 6),
                 "completeness_error": _rounded(attributed - risen, 6),
@@ -253,8 +253,8 @@ def _black(split: Split) -> Tensor:
     return -mean / std
 
 
-def _lines(values: Tensor, *, summed: bool = False) -> list[list[float | None]]:
-    """Return a map [h, w] as a list for each line, with no more than `CELLS` of them."""
+def lines(values: Tensor, *, summed: bool = False) -> list[list[float | None]]:
+    """Return a map [h, w] as a list for each line, with no more than `CELLS` of them, as rows have it."""
     side = -(-max(values.shape) // CELLS)
     cells = functional.avg_pool2d(
         values.detach().cpu().double()[None, None],

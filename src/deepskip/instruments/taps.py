@@ -177,7 +177,7 @@ def alter(net: Network, changes: Mapping[str, Change]) -> Iterator[None]:
     with ExitStack() as hooks:
         for name, change in wanted.items():
             if isinstance(change, str):
-                hooks.enter_context(_computing(modules[name], forwards[name]))
+                hooks.enter_context(computing(modules[name], forwards[name]))
             else:
                 hooks.enter_context(modules[name].register_forward_hook(_changer(name, change)))
         yield
@@ -252,7 +252,8 @@ def _sizes(module: nn.Module) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def _computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Have `module` compute `forward` while inside; its hooks stay."""
     own = vars(module)
     before = own.get("forward")  # of another change of this place, around this one
     own["forward"] = forward

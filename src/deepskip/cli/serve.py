@@ -1,0 +1,155 @@
+"""`deepskip serve`: a trained model behind HTTP, with a page to look into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepskip.cli.show import Output, Whole
+from deepskip.errors import InputError
+
+if TYPE_CHECKING:
+    from deepskip.data.dataset import Pixels
+    from deepskip.model import Model
+
+TOKEN = "DEEPSKIP_TOKEN"
+
+
+def serve(
+    model: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Whole = 8000,
+    batch: Whole = 16,
+    queue: Whole = 64,
+    seconds: float = 30.0,
+    megabytes: Whole = 32,
+    megapixels: Whole = 50,
+    pictures: Whole = 16,
+    token_file: Path | None = None,
+    origins: str | None = None,
+    api_only: bool = False,
+    device: str = "auto",
+    output: Output = Output(),
+) -> None:
+    """Serve a model over HTTP: predictions for programs, and a page that shows how they come about.
+
+    `POST /predict` takes a picture, or a form with several, and answers with classes and probabilities; `GET /`
+    is the page; `/health`, `/metrics` (Prometheus) and `/openapi.json` are there too. Ctrl-C or TERM ends it
+    when what was let in is answered.
+
+    Examples:
+
+    - `deepskip serve runs/r56`
+    - `deepskip serve runs/r56 --port 8080 --batch 32 --api-only`
+
+    Parameters
+    ----------
+    model
+        A run folder or a `model.safetensors`.
+    host
+        The address to listen at. By default only this machine can reach it; `0.0.0.0` is every address.
+    port
+        The port to listen at; 0 takes a free one.
+    batch
+        Pictures computed at once, at most.
+    queue
+        Pictures that are let in and not answered yet, at most; beyond that the answer is 429.
+    seconds
+        Time for a request, at most.
+    megabytes
+        Size of a request's body, at most, in MiB.
+    megapixels
+        Size of a picture, at most, in millions of pixels.
+    pictures
+        Pictures in a request, at most.
+    token_file
+        A file with a token that every request has to bring; the variable DEEPSKIP_TOKEN does the same.
+    origins
+        Web sites whose pages may use this server from a browser, separated by commas; none by default.
+    api_only
+        Serve no page, and not what only the page needs.
+    device
+        `auto`, `cpu` or `cuda`.
+    """
+    from deepskip.deploy.extras import EXTRAS, need
+
+    for package in EXTRAS["serve"]:
+        need(package, "deepskip serve")
+    from deepskip.deploy.serve import app as application
+    from deepskip.deploy.serve import server
+    from deepskip.deploy.serve.limits import MIB, Limits
+    from deepskip.deploy.serve.queue import check
+    from deepskip.model import load
+    from deepskip.training.precision import choose_device
+
+    if batch < 1:
+        raise InputError("--batch", batch, "a whole number from 1", 1)
+    limits = Limits(
+        body=megabytes * MIB,
+        pixels=megapixels * 1_000_000,
+        pictures=pictures,
+        queue=queue,
+        memory=max(Limits.model_fields["memory"].default, megabytes * MIB),
+        seconds=seconds,
+    )
+    token = _token(token_file)
+    loaded = load(model, device=choose_device(device))
+    runner = _eager(loaded)
+    check(runner, loaded.preprocessing, batch)
+    listening = server.listen(host, port)
+    url = server.address(listening)
+
+    def ready() -> None:
+        if token is None and not server.is_private(listening):
+            output.warn(f"whoever reaches {url} can use this model; {TOKEN} or --token-file keeps others out")
+        if output.json:
+            output.result({"url": url, "model": loaded.net.spec.name, "way": "eager", "pid": os.getpid()})
+            sys.stdout.flush()
+        else:
+            output.note(f"{loaded.net.spec.name}, {len(loaded.classes)} classes, at {url} (Ctrl-C ends it)")
+
+    app = application.create(
+        loaded,
+        runner,
+        way="eager",
+        batch=batch,
+        limits=limits,
+        token=token,
+        origins=[origin.strip() for origin in origins.split(",")] if origins else (),
+        page=not api_only,
+        ready=ready,
+        say=output.warn,
+    )
+    server.run(app, listening, seconds=seconds)
+    return output.note("ended; all that was let in is answered")
+
+
+def _eager(model: Model) -> Callable[[Pixels], Any]:
+    import torch
+
+    @torch.no_grad()
+    def run(pixels: Pixels) -> Any:
+        return model._probabilities(torch.from_numpy(pixels)).log().numpy()
+
+    return run
+
+
+def _token(file: Path | None) -> str | None:
+    """Return the token that requests have to bring, None where they need none. Raises InputError.
+
+    It is no option: other users of a machine can read a command's words.
+    """
+    if file is None:
+        return os.environ.get(TOKEN) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("--token-file", file, "a file that can be read, with a token in it") from error
+    if not token:
+        raise InputError("--token-file", f"{file}, without a token", "a file with a token in it")
+    return token
