@@ -109,9 +109,9 @@ def bad() -> dict[str, tuple[bytes, tuple[int, ...]]]:
         "only a signature": (b"\x89PNG\r\n\x1a\n", (422,)),
         "half a JPEG": (jpeg[: len(jpeg) // 2], (422,)),
         "half a WebP": (webp[: len(webp) // 2], (422,)),
-        "bomb": (png(30_000, 30_000, 1, 0, bomb), (413, 422)),
-        "colourful bomb": (png(30_000, 30_000, 8, 6, long), (413, 422)),
-        "a bomb's head alone": (png(2**31 - 1, 2**31 - 1, 8, 2, b""), (413, 422)),
+        "bomb": (png(30_000, 30_000, 1, 0, bomb), (413,)),
+        "colourful bomb": (png(30_000, 30_000, 8, 6, long), (413,)),
+        "a bomb's head alone": (png(2**31 - 1, 2**31 - 1, 8, 2, b""), (413,)),
         "no pixels": (png(0, 0, 8, 2, b""), (413, 422)),
         "bomb of text": (png(2, 2, 8, 0, zlib.compress(bytes(6)), (b"zTXt", b"a\0\0" + long)), (422,)),
         "bomb of a colour profile": (
@@ -119,8 +119,8 @@ def bad() -> dict[str, tuple[bytes, tuple[int, ...]]]:
             (200, 422),
         ),
         "pixels of a bomb in two by two": (png(2, 2, 8, 0, long), (200, 422)),
-        "a large GIF around a small one": (gif[:6] + b"\xff\xff\xff\xff" + gif[10:], (413, 422)),
-        "a large JPEG around a small one": (_resized(jpeg), (413, 422)),
+        "a large GIF around a small one": (gif[:6] + b"\xff\xff\xff\xff" + gif[10:], (413,)),
+        "a large JPEG around a small one": (_resized(jpeg), (413,)),
         "a TIFF that goes round": (tiff[:4] + struct.pack("<I", 4) + tiff[8:], (422,)),
         "a TIFF without end": (tiff[:-4] + struct.pack("<I", 8), (200, 422)),
         "many scans": (
@@ -131,7 +131,7 @@ def bad() -> dict[str, tuple[bytes, tuple[int, ...]]]:
             png(2, 2, 8, 0, zlib.compress(bytes(6)), *[(b"tEXt", b"a\0b")] * 20_000),
             (200, 422),
         ),
-        "a PPM of a thousand million": (b"P6 99999 99999 255\n" + bytes(99), (413, 422)),
+        "a PPM of a thousand million": (b"P6 99999 99999 255\n" + bytes(99), (413,)),
         "a PPM with a strange number": (b"P6 " + b"9" * 5000 + b" 1 255\n", (422,)),
     }
 

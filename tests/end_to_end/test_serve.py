@@ -7,6 +7,7 @@ import itertools
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -454,6 +455,11 @@ def test_what_cannot_be_served(deepskip: Command, model: Model, tmp_path: Path) 
         said = deepskip("serve", path, *words)
         assert (said.code, says in said.error) == (2, True), said.err
     assert deepskip("serve", "nowhere").code == 2
+    with pytest.MonkeyPatch.context() as missing:
+        missing.setitem(sys.modules, "prometheus_client", None)
+        said = deepskip("serve", path)
+        assert said.code == 2
+        assert 'no package prometheus_client; allowed: pip install "deepskip[serve]"' in said.error
     broken = small()
     with torch.no_grad():
         next(broken.net.head.parameters()).fill_(float("nan"))

@@ -40,6 +40,7 @@ ELONGATION = 4
 MARGIN = 1.25
 """Shorter side of a training picture, over the input's size: room for random crops."""
 
+_ALLOWED = "a whole JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file"
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,6 +51,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class LargeError(ValueError):
+    """A picture has more pixels than are read: the cause of an InputError."""
 
 
 class Glimpse(NamedTuple):
@@ -232,13 +237,15 @@ def _opened(source: Source, name: str | None) -> Iterator[Image.Image]:
     try:
         with _QUIET, Image.open(_readable(source), formats=FORMATS) as image:
             if not 0 < image.width * image.height <= LARGEST:
-                raise ValueError(f"{image.width} x {image.height} pixels (at most {LARGEST} are read)")
+                raise LargeError(f"{image.width} x {image.height} pixels (at most {LARGEST} are read)")
             yield image
     except MemoryError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, which is higher
+        large = LargeError(f"more than {LARGEST} pixels")
+        raise InputError(where, str(large), _ALLOWED) from large
     except Exception as error:  # a damaged file makes Pillow raise nearly anything, struct.error to KeyError
-        formats = "a whole JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file"
-        raise InputError(where, _reason(error), formats) from error
+        raise InputError(where, _reason(error), _ALLOWED) from error
 
 
 def _readable(source: Source) -> str | Path | BinaryIO:
@@ -252,8 +259,6 @@ def _readable(source: Source) -> str | Path | BinaryIO:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {LARGEST} pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

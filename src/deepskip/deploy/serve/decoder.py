@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deepskip.data.dataset import Pixels
-from deepskip.data.decode import preprocess_file, read_header
+from deepskip.data.decode import LargeError, preprocess_file, read_header
 from deepskip.deploy.serve.limits import MIB, Limits, RefusedError
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError
@@ -74,7 +74,8 @@ class Decoder:
                 raise RefusedError(413, name, f"{width} x {height} pixels", f"at most {self._limits.pixels}")
             return preprocess_file(content, self._preprocessing) if height * width <= small else None
         except InputError as error:
-            raise RefusedError(422, name, error.got, error.allowed) from error
+            large = isinstance(error.__cause__, LargeError)
+            raise RefusedError(413 if large else 422, name, error.got, error.allowed) from error
         except MemoryError as error:
             raise RefusedError(
                 413, name, "more pixels than there is memory for", "a smaller picture"
