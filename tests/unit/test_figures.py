@@ -12,6 +12,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from deepskip import figures
 from deepskip.errors import InputError
@@ -802,6 +803,8 @@ def test_a_reliability_diagram_has_its_bins_and_errors():
     for half, axes in zip((made[:15], made[15:]), picture.axes[::2], strict=True):
         dots = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"}
         assert dots == {row["confidence"]: row["accuracy"] for row in half if row["n"]}
+        whole = [line for line in axes.lines if line.get_marker() == "o" or len(set(line.get_xdata())) == 1]
+        assert not any(line.get_clip_on() for line in whole), "a dot at 100% is a whole one"
         n = sum(row["n"] for row in half)
         error = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in half if row["n"]) / n
         assert f"calibration error {rows.percent(error)}" in [text.get_text() for text in axes.texts]
@@ -819,7 +822,10 @@ def test_save_writes_svg_and_png_whole(tmp_path: Path):
         made = figures.save(picture, tmp_path / "figures" / name, "deepskip study depth digits", png=True)
         assert made == tmp_path / "figures" / f"{name.removesuffix('.svg').removesuffix('.png')}.svg"
         assert made.read_text(encoding="utf-8") == figures.to_svg(picture, "deepskip study depth digits")
-        assert made.with_name(f"{made.name[:-4]}.png").read_bytes()[:4] == b"\x89PNG"
+        with Image.open(made.with_name(f"{made.name[:-4]}.png")) as png:
+            assert png.format == "PNG"
+            assert png.info["Comment"] == "deepskip study depth digits"
+            assert (png.info["Title"], png.info["Description"]) == (picture.title, picture.alt)
     assert len(list((tmp_path / "figures").iterdir())) == 8
 
 

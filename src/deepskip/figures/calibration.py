@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -70,12 +71,14 @@ def _draw_bins(axes: Axes, rows: Sequence[Row]) -> None:
             continue
         middle, wide = (low + high) / 2, (high - low) * 0.88
         axes.bar(middle, accuracy, wide, color=tint("residual", 0.35), linewidth=0, zorder=1)
-        # From what it says to what it is: below the confidence the net is too sure.
-        axes.plot([confidence] * 2, [confidence, accuracy], color=shade("plain", 0.6), lw=1.6, zorder=3)
+        # From what it says to what it is: below the confidence the net is too sure. At 100% still whole.
+        marks: dict[str, Any] = {"color": shade("residual", 0.85), "clip_on": False}
+        reach = ([confidence] * 2, [confidence, accuracy])
+        axes.plot(*reach, color=shade("plain", 0.6), lw=1.6, clip_on=False, zorder=3)
         ends = [number(row.get(f"accuracy_{end}")) for end in ("low", "high")]
         if None not in ends:
-            axes.plot([confidence] * 2, ends, color=shade("residual", 0.85), lw=0.9, zorder=3.5)  # type: ignore[arg-type]
-        axes.plot([confidence], [accuracy], "o", color=shade("residual", 0.85), ms=3.6, mew=0, zorder=4)
+            axes.plot([confidence] * 2, ends, lw=0.9, zorder=3.5, **marks)  # type: ignore[arg-type]
+        axes.plot([confidence], [accuracy], "o", ms=3.6, mew=0, zorder=4, **marks)
     error = calibration_error(rows)
     if error is None:
         say_nothing(axes)
