@@ -77,7 +77,8 @@ def measure(
     chance = torch.rand(count, n, generator=Generator().manual_seed(derive(seed, "paths")))
     order = iter(chance.argsort(1).argsort(1))  # a path of k branches takes an image's blocks below k in it
     total = -(-count // batch)
-    found: dict[int, list[Tensor]] = {k: [] for k in lengths}
+    # Made at once: small tensors made among large ones, and kept, would keep their place from being used again.
+    found, start = {k: torch.empty(count, dtype=torch.float64) for k in lengths}, 0
     with taps.at_rest(net):
         net.requires_grad_(False)  # only activations are gone back through
         for done, (x, labels, _) in enumerate(drawn, 1):
@@ -87,10 +88,11 @@ def measure(
             else:
                 norms = way.some_paths(lengths, torch.stack([next(order) for _ in x]))
             for k in lengths:
-                found[k].append(norms[k])
+                found[k][start : start + len(x)] = norms[k]
+            start += len(x)
             if progress:
                 progress("going back through paths", done, total)
-    return _rows(counts, {k: torch.cat(logs) for k, logs in found.items()}, exact)
+    return _rows(counts, found, exact)
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
