@@ -10,6 +10,7 @@ import pytest
 
 from deepskip import figures
 from deepskip.reports import depth_report, identity_report, inline, run_report, spectrum_report, words
+from deepskip.reports.inspection import story
 from deepskip.studies import reach
 from deepskip.studies.argument import judge
 from tests.unit.identity_rows import identity_rows
@@ -365,3 +366,28 @@ def test_an_inlined_figure_keeps_its_own_names():
 )
 def test_durations(seconds, read):
     assert words.duration(seconds) == read
+
+
+def _responses(plain: bool, layers: int, low: float, median: float, high: float) -> dict[str, object]:
+    return {"stages": [], "branch_to_shortcut": None, "plain": plain, "layers": layers,
+            "response_low": low, "response_median": median, "response_high": high}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("twin", "said"),
+    [
+        ((True, 18, 1.0, 1.1, 1.2), "residual layers respond less, each of them than any of the others, as in"),
+        ((True, 18, 0.6, 1.1, 1.2), "residual layers respond less, as in figure 7 of He et al. 2015."),
+        ((True, 18, 0.1, 0.2, 0.3), "residual layers respond no less, other than in figure 7"),
+        ((False, 18, 0.1, 0.5, 0.9), "median is 0.5: those of the deeper net respond less, as in"),
+        ((False, 108, 0.1, 0.5, 0.9), "those of the deeper net respond no less, other than in"),
+        ((False, 54, 0.1, 0.5, 0.9), "Of the 54 layers of the net beside it the median is 0.5."),
+    ],
+)
+def test_responses_are_set_beside_those_of_the_paper(twin, said):
+    own = _responses(False, 54, 0.2, 0.4, 0.7)
+    assert len(story("signal", own)) == 1
+    assert said in story("signal", own | {"twin": _responses(*twin)})[-1]
+    if twin[0]:
+        swapped = _responses(*twin) | {"twin": own}
+        assert said.split(",")[0] in story("signal", swapped)[-1], "the same of a plain net beside its twin"

@@ -103,7 +103,10 @@ def test_what_is_not_finite_is_null(digits) -> None:
     assert second["response_std"][1] is second["branch_rms"] is second["stream_std"] is None
     assert second["shortcut_rms"] is not None
     assert third["response_std"] == [None, None]
-    assert signal.summarise([first, second, third])["stages"][1]["stream_first"] is None
+    summary = signal.summarise([first, second, third])
+    assert summary["stages"][1]["stream_first"] is None
+    known = [*first["response_std"], second["response_std"][0]]
+    assert (summary["response_low"], summary["response_high"]) == (min(known), max(known))
 
 
 def test_numbers_do_not_depend_on_the_batch(digits) -> None:
@@ -118,6 +121,7 @@ def test_the_growth_of_a_stream_is_the_slope_of_its_logarithm() -> None:
     rows = [
         {
             "stage": stage,
+            "shortcut": "identity",
             "response_std": [0.1, 0.3],
             "branch_rms": 1.0,
             "shortcut_rms": below,
@@ -126,8 +130,9 @@ def test_the_growth_of_a_stream_is_the_slope_of_its_logarithm() -> None:
         for stage, below, std in (("s1", 2.0, 1.0), ("s1", 4.0, 2.0), ("s1", 5.0, 4.0), ("s2", None, 3.0))
     ]
     found = signal.summarise(rows)
-    assert found["layers"] == 8
+    assert (found["plain"], found["layers"]) == (False, 8)
     assert found["response_median"] == pytest.approx(0.2)
+    assert (found["response_low"], found["response_high"]) == (0.1, 0.3)
     assert found["branch_to_shortcut"] == pytest.approx(0.25)
     first, second = found["stages"]
     assert first == {

@@ -70,7 +70,10 @@ _Found = tuple[dict[str, list[Row]], dict[str, Any]]
 
 def _signal(s: _Subject) -> _Found:
     rows = {name: signal.measure(net, s.data, **s.how(signal.IMAGES)) for name, net in _both(s)}
-    return rows, signal.summarise(rows[BLOCKS])
+    summary = signal.summarise(rows[BLOCKS])
+    if s.twin:
+        summary["twin"] = signal.summarise(rows[TWIN])
+    return rows, summary
 
 
 def _gradient(s: _Subject) -> _Found:

@@ -85,22 +85,27 @@ def measure(
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what `measure`'s rows say of the net; null where there is no such number.
 
-    - `layers`, `response_median`: of the branches' layers, how many, and the median of `response_std`;
+    - `plain`: whether no block has a shortcut; `layers`, how many the branches have; `response_median`,
+      `response_low` and `response_high`: the median of their `response_std`, the least and the largest;
     - `branch_to_shortcut`: the median over blocks of `branch_rms` / `shortcut_rms`;
     - `stages`: for each stage its `stage`, `blocks`, `stream_first` and `stream_last` (`stream_std` after its
       first and its last block), and `growth`: the slope of the natural logarithm of the stream's variance
       against the number of the block, by least squares, null of one block. 0 is a stream that stays as it is;
       one whose blocks all add as much to it grows by 1 / l at its l-th.
     """
-    responses = [std for row in rows for std in row["response_std"]]
+    layers = [std for row in rows for std in row["response_std"]]
+    responses = [std for std in layers if std is not None]
     ratios = [
         row["branch_rms"] / row["shortcut_rms"]
         for row in rows
         if row["branch_rms"] is not None and row["shortcut_rms"]
     ]
     return {
-        "layers": len(responses),
-        "response_median": _median(std for std in responses if std is not None),
+        "plain": all(row["shortcut"] == "none" for row in rows),
+        "layers": len(layers),
+        "response_median": _median(responses),
+        "response_low": min(responses, default=None),
+        "response_high": max(responses, default=None),
         "branch_to_shortcut": _median(ratios),
         "stages": [_stage(name, list(some)) for name, some in groupby(rows, lambda row: row["stage"])],
     }

@@ -118,12 +118,35 @@ def _signal(s: Summary) -> list[str]:
     ratio = number(s["branch_to_shortcut"])
     if ratio is not None:
         said.append(f"A branch brings {_plain(ratio)} times what its shortcut brings, in the median.")
-    median = number(s["response_median"])
-    if median is not None:
+    if number(s["response_median"]) is not None:
         said.append(
-            f"The median layer of {s['layers']} responds with a standard deviation of {_plain(median)}."
+            f"The median layer of {s['layers']} responds with a standard deviation of "
+            f"{_plain(s['response_median'])}."
         )
+        said += _beside(s, s.get("twin") or {})
     return said
+
+
+def _beside(s: Summary, twin: Summary) -> list[str]:
+    """Return how the responses of two nets compare, and whether as in He et al. 2015, figure 7.
+
+    There residual nets respond less than plain ones, and deeper residual nets less than shallower ones.
+    """
+    if number(s["response_median"]) is None or number(twin.get("response_median")) is None:
+        return []
+    said = (
+        f"Of the {twin['layers']} layers of the net beside it the median is {_plain(twin['response_median'])}"
+    )
+    if s["plain"] != twin["plain"]:
+        which, low, high = "residual layers", *((s, twin) if twin["plain"] else (twin, s))
+    elif not s["plain"] and s["layers"] != twin["layers"]:
+        which, low, high = "those of the deeper net", *sorted((s, twin), key=lambda one: -one["layers"])
+    else:
+        return [f"{said}."]
+    less = low["response_median"] < high["response_median"]
+    every = ", each of them than any of the others" if low["response_high"] < high["response_low"] else ""
+    paper = f"{'as' if less else 'other than'} in figure 7 of He et al. 2015"
+    return [f"{said}: {which} respond {'less' if less else 'no less'}{every}, {paper}."]
 
 
 def _gradient(s: Summary) -> list[str]:
