@@ -55,6 +55,28 @@ def publish(folder: Path | str) -> Path:
     raise InputError(folder, "no run, study or inspection", "a folder that `train`, `study` or `inspect` made")
 
 
+class Drawn(NamedTuple):
+    """A figure, and the command that made what it shows."""
+
+    picture: Picture
+    command: str
+
+
+def pictures(folder: Path | str) -> dict[str, Drawn]:
+    """Return the figures of a study or of an inspection, by the names of their files. Writes nothing.
+
+    Raises InputError as `publish` does.
+    """
+    folder = Path(folder)
+    if (folder / inspection.PLAN).is_file():
+        found = _inspection_of(folder)
+        return {name: drawn for some in found.figures.values() for name, drawn in some.items()}
+    if (folder / STUDY).is_file():
+        study = _study_of(folder)
+        return _drawn(study, _STUDIES[study.plan["study"]].figures(study))
+    raise InputError(folder, "no study or inspection", "a folder that `study` or `inspect` made")
+
+
 def _publish_run(folder: Path) -> Path:
     rows = read_rows(folder / METRICS)
     if not rows or not (folder / store.FILE).is_file():
@@ -107,79 +129,127 @@ class _Study(NamedTuple):
     curves: list[dict[str, Any]]
 
 
-Pages = tuple[Mapping[str, Picture], str]
-"""Figures by the names of their files, and the page."""
+Figures = dict[str, Picture]
+"""By the names of their files."""
 
 
-def _depth_pages(study: _Study) -> Pages:
+class _Pages(NamedTuple):
+    """How a kind of study is shown."""
+
+    figures: Callable[[_Study], Figures]
+    report: Callable[[_Study, Figures], str]
+
+
+def _depth_figures(study: _Study) -> Figures:
     data = study.plan["data"]
-    figures = {
+    return {
         "training_curves": training_curves(study.curves, data=data),
         "error_against_depth": error_against_depth(study.rows, data=data),
     }
-    return figures, depth_report(study.rows, study.curves, study.verdict, figures, study.plan["environment"])
 
 
-def _identity_pages(study: _Study) -> Pages:
+def _depth_report(study: _Study, figures: Figures) -> str:
+    return depth_report(study.rows, study.curves, study.verdict, figures, study.plan["environment"])
+
+
+def _identity_figures(study: _Study) -> Figures:
     data = study.plan["data"]
-    figures = {
+    return {
         "error_at_insertion": error_at_insertion(study.rows, data=data),
         "ratio_by_place": ratio_by_place(study.rows, data=data),
     }
-    return figures, identity_report(study.rows, study.verdict, figures, study.plan["environment"])
 
 
-def _spectrum_pages(study: _Study) -> Pages:
+def _identity_report(study: _Study, figures: Figures) -> str:
+    return identity_report(study.rows, study.verdict, figures, study.plan["environment"])
+
+
+def _spectrum_figures(study: _Study) -> Figures:
     data, verdict = study.plan["data"], study.verdict
-    figures = {
+    return {
         "spectrum_of_depth": spectrum_of_depth(
             study.rows, data=data, reach=verdict["reach"], below=verdict["trains_below"]
         ),
         "signal_against_depth": signal_against_depth(study.rows, data=data),
     }
-    return figures, spectrum_report(study.rows, verdict, figures, study.plan["environment"])
 
 
-_PAGES: dict[str, Callable[[_Study], Pages]] = {
-    "depth": _depth_pages,
-    "identity": _identity_pages,
-    "spectrum": _spectrum_pages,
+def _spectrum_report(study: _Study, figures: Figures) -> str:
+    return spectrum_report(study.rows, study.verdict, figures, study.plan["environment"])
+
+
+_STUDIES: dict[str, _Pages] = {
+    "depth": _Pages(_depth_figures, _depth_report),
+    "identity": _Pages(_identity_figures, _identity_report),
+    "spectrum": _Pages(_spectrum_figures, _spectrum_report),
 }
 """By the study's name, which `study.json` holds."""
 
 
-def _publish_study(folder: Path) -> Path:
+def _study_of(folder: Path) -> _Study:
     plan, verdict, rows = _read(folder / STUDY), _read(folder / VERDICT), read_rows(folder / RESULTS)
-    if plan.get("study") not in _PAGES:
-        raise InputError(folder / STUDY, f"a study called {plan.get('study')!r}", choices(_PAGES))
+    if plan.get("study") not in _STUDIES:
+        raise InputError(folder / STUDY, f"a study called {plan.get('study')!r}", choices(_STUDIES))
     curves = [
         {"kind": row["kind"], "depth": row["depth"], "seed": row["seed"], **epoch}
         for row in rows
         for epoch in read_rows(folder / CELLS / row["hash"] / METRICS)
     ]
-    figures, page = _PAGES[plan["study"]](_Study(plan, verdict, rows, curves))
+    return _Study(plan, verdict, rows, curves)
+
+
+def _drawn(study: _Study, figures: Figures) -> dict[str, Drawn]:
+    return {name: Drawn(figure, study.plan["command"]) for name, figure in figures.items()}
+
+
+def _save(folder: Path, figures: Mapping[str, Drawn]) -> None:
     for name, figure in figures.items():
-        save(figure, folder / FIGURES / f"{name}.svg", plan["command"])
-    write_text(folder / REPORT, page)
-    for row in rows:
+        save(figure.picture, folder / FIGURES / f"{name}.svg", figure.command)
+
+
+def _publish_study(folder: Path) -> Path:
+    study = _study_of(folder)
+    pages = _STUDIES[study.plan["study"]]
+    figures = pages.figures(study)
+    _save(folder, _drawn(study, figures))
+    write_text(folder / REPORT, pages.report(study, figures))
+    for row in study.rows:
         cell = folder / CELLS / row["hash"]
         if not (cell / REPORT).exists() and (cell / store.FILE).is_file() and (cell / METRICS).is_file():
             _publish_run(cell)
     return folder / REPORT
 
 
-def _publish_inspection(folder: Path) -> Path:
+class _Inspection(NamedTuple):
+    """An inspection's files: plan, and what each instrument came to, and its figures."""
+
+    plan: dict[str, Any]
+    summaries: dict[str, dict[str, Any]]
+    figures: dict[str, dict[str, Drawn]]
+
+
+def _inspection_of(folder: Path) -> _Inspection:
     plan = _read(folder / inspection.PLAN)
     if not (folder / inspection.SUMMARY).is_file():
         raise InputError(folder, "an inspection without a result", "one that has measured something")
     summary = _read(folder / inspection.SUMMARY)
     summaries = {name: summary[name] for name in inspection.INSTRUMENTS if name in summary}
-    figures = {name: _INSPECTED[name](folder, plan) for name in summaries if name in _INSPECTED}
-    for pictures in figures.values():
-        for name, figure in pictures:
-            save(figure, folder / FIGURES / f"{name}.svg", plan["command"])
+    figures = {
+        name: {file: Drawn(figure, plan["commands"][name]) for file, figure in _INSPECTED[name](folder, plan)}
+        for name in summaries
+    }
+    return _Inspection(plan, summaries, figures)
+
+
+def _publish_inspection(folder: Path) -> Path:
+    found = _inspection_of(folder)
+    for figures in found.figures.values():
+        _save(folder, figures)
     blocks = inspection.read(folder, inspection.BLOCKS)
-    write_text(folder / REPORT, inspection_report(summaries, blocks, figures, plan))
+    shown = {
+        name: [(file, drawn.picture) for file, drawn in some.items()] for name, some in found.figures.items()
+    }
+    write_text(folder / REPORT, inspection_report(found.summaries, blocks, shown, found.plan))
     return folder / REPORT
 
 

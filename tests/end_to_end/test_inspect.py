@@ -79,6 +79,11 @@ def test_an_instrument_at_a_time(deepskip: Command, models: Path) -> None:
     assert "lens_probe_error" in row
     assert list(json.loads(Path("i/summary.json").read_text()))[2:] == ["signal", "lens", "calibration"]
     assert ds.publish("i") == Path("i/report.html")
+    for figure, only in (("error_after_block", "lens"), ("rms_by_block", "signal,calibration")):
+        found = re.search("<dc:source>(.*)</dc:source>", Path(f"i/figures/{figure}.svg").read_text())
+        assert found is not None
+        assert found[1].endswith(f"--only {only}"), "each has the command that made it"
+        assert found[1] in Path("i/report.html").read_text()
 
 
 def test_what_is_refused_is_one_line_and_leaves_no_folder(deepskip: Command, models: Path) -> None:

@@ -35,6 +35,8 @@ from deepskip.instruments.images import pixels
 from deepskip.model import Model
 from deepskip.nets.network import Network
 
+_PARTS = ("of", "commands", "seconds")
+"""Of the plan: what is inspected, and for each instrument that has measured the command and its time."""
 PLAN, SUMMARY, BLOCKS, TWIN, PICTURES = "inspection.json", "summary.json", "blocks", "twin", "pictures"
 
 Row = dict[str, Any]
@@ -225,8 +227,12 @@ class Inspection:
         if held is not None and held.get("of") != of:
             allowed = "a new folder, or the same model, data and settings"
             raise InputError(self.out, "an inspection of something else", allowed)
-        spent = held["seconds"] if held else {}
-        self.plan: dict[str, Any] = {"of": of, "command": command, "seconds": spent}
+        self.command = command
+        self.plan: dict[str, Any] = {
+            "of": of,
+            "commands": held["commands"] if held else {},
+            "seconds": held["seconds"] if held else {},
+        }
 
     def _held(self) -> dict[str, Any] | None:
         """Return the plan that the folder holds; None for a new or an empty one."""
@@ -234,7 +240,7 @@ class Inspection:
             return None
         if (self.out / PLAN).is_file():
             held = read_json(self.out / PLAN)
-            if isinstance(held, dict) and isinstance(held.get("of"), dict):
+            if isinstance(held, dict) and all(isinstance(held.get(part), dict) for part in _PARTS):
                 return held
         elif self.out.is_dir() and all(path.suffix == ".part" for path in self.out.iterdir()):
             return None
@@ -266,7 +272,8 @@ class Inspection:
         own = {"net": self.plan["of"]["model"], "data": self.plan["of"]["data"]}
         ordered = {name: summary[name] for name in INSTRUMENTS if name in summary}
         write_json(self.out / SUMMARY, {**own, **ordered})
-        self.plan["seconds"] = {**self.plan["seconds"], measured.instrument: measured.seconds}
+        for what, value in (("commands", self.command), ("seconds", measured.seconds)):
+            self.plan[what] = {**self.plan[what], measured.instrument: value}
         write_json(self.out / PLAN, self.plan)
 
     def _save_pictures(self, images: Sequence[int]) -> None:

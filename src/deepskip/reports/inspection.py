@@ -35,7 +35,7 @@ def inspection_report(
     """Return the inspection as one self-contained HTML page.
 
     `summaries` are those of `summary.json` by instrument, `blocks` the rows of `blocks.jsonl`, `figures` the
-    named pictures of each instrument, `about` the inspection's plan: `of`, `command`, `seconds`.
+    named pictures of each instrument, `about` the inspection's plan: `of`, `commands`, `seconds`.
     """
     known = [name for name in TITLES if name in summaries]
     plates: dict[str, Figure] = {name: figure for one in known for name, figure in figures.get(one, ())}
@@ -60,7 +60,7 @@ def inspection_report(
         sections=sections,
         mistakes=_mistakes(summaries),
         blocks=blocks,
-        command=about["command"],
+        command="\n".join(dict.fromkeys(about["commands"].values())),
         made=words.flat(
             {
                 "net": of["model"],
