@@ -11,6 +11,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -58,7 +59,7 @@ def launched() -> Iterator[Browser]:
 @contextmanager
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Open `address`, a file's or of a server on this machine, and wait until it has loaded."""
-    context = browser.new_context(device_scale_factor=2)
+    context = browser.new_context()
     try:
         page, own = context.new_page(), urlsplit(address)
         seen = Visit(page, [], [])
@@ -82,13 +83,13 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         context.close()
 
 
-def look(seen: Visit, size: str, scheme: str) -> Image.Image:
-    """Show the page at that size and in that scheme, with everything unfolded; return a picture of it all."""
+def show(seen: Visit, size: str, scheme: str) -> Page:
+    """Show the page at that size and in that scheme, with everything unfolded; return it."""
     width, height = SIZES[size]
     seen.page.set_viewport_size({"width": width, "height": height})
     seen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    return Image.open(io.BytesIO(seen.page.screenshot(full_page=True))).convert("RGB")
+    return seen.page
 
 
 def faults(seen: Visit) -> list[str]:
@@ -96,25 +97,36 @@ def faults(seen: Visit) -> list[str]:
     found = []
     for size in SIZES:
         for scheme in SCHEMES:
-            picture = look(seen, size, scheme)
-            wrong = seen.page.evaluate(_MEASURE, LEAST)
-            wrong += _faint(picture, seen.page.evaluate(_TEXTS))
+            page = show(seen, size, scheme)
+            wrong = page.evaluate(_MEASURE, LEAST)
+            if size == "desktop":  # where nothing has to be scrolled to be in a picture of the page
+                wrong += _faint(page.screenshot(full_page=True), page.evaluate(_TEXTS))
             found += [f"{size}, {scheme}: {line}" for line in wrong]
     return found + [f"said: {line}" for line in seen.said] + [f"asked for {line}" for line in seen.asked]
 
 
-def _faint(picture: Image.Image, texts: list[dict[str, float | str]]) -> list[str]:
-    """Return the texts whose pixels hardly differ from what is behind them."""
-    levels, pixels = np.array([_linear(value / 255) for value in range(256)]), np.asarray(picture)
+def opened(browser: Browser, file: Path) -> list[str]:
+    """Open a file that does nothing by itself; return its faults."""
+    with visit(browser, file.as_uri()) as seen:
+        return faults(seen)
+
+
+def _faint(png: bytes, texts: list[tuple[str, list[list[float]]]]) -> list[str]:
+    """Return the texts whose pixels, where they are clearest, hardly differ from what is behind them."""
+    levels, pixels = (
+        np.array([_linear(value / 255) for value in range(256)]),
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB")),
+    )
     found = []
-    for text in texts:
-        left, top, right, bottom = (round(2 * float(text[side])) for side in ("x0", "y0", "x1", "y1"))
-        part = pixels[max(top, 0) : bottom, max(left, 0) : right]
-        if part.size:
-            part = levels[part] @ [0.2126, 0.7152, 0.0722]
-            contrast = (float(part.max()) + 0.05) / (float(part.min()) + 0.05)
-            if contrast < CONTRAST:
-                found.append(f"faint ({contrast:.1f} to 1): {text['text']!r}")
+    for text, boxes in texts:
+        contrasts = [0.0]
+        for box in boxes:
+            left, top, right, bottom = (max(round(side), 0) for side in box)
+            luminance = levels[pixels[top:bottom, left:right]] @ [0.2126, 0.7152, 0.0722]
+            if luminance.size:
+                contrasts.append((float(luminance.max()) + 0.05) / (float(luminance.min()) + 0.05))
+        if boxes and max(contrasts) < CONTRAST:
+            found.append(f"faint ({max(contrasts):.1f} to 1): {text!r}")
     return found
 
 
@@ -126,15 +138,15 @@ _COMMON = """
 const quoted = text => JSON.stringify((text || '').trim().replace(/\\s+/g, ' ').slice(0, 60));
 const shown = one => one.checkVisibility({visibilityProperty: true}) && !one.closest('.unseen');
 const named = one => one.tagName.toLowerCase() + ' ' + quoted(one.textContent);
-const boxes = one => {  // of the words themselves, not of the element that they are in
+const written = one => [...one.childNodes].filter(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+const boxes = one => written(one).flatMap(node => {  // of the words themselves, not of the element they are in
   const range = document.createRange();
-  range.selectNodeContents(one);
-  return [...range.getClientRects()].filter(box => box.width > 0 && box.height > 0);
-};
+  range.selectNodeContents(node);
+  return [...range.getClientRects()].filter(box => box.width > 1 && box.height > 1);
+});
 const scroller = one => one.closest('.scroll, pre');
 const leaves = () => [...document.body.querySelectorAll('*')].filter(one => shown(one) &&
-  !['SCRIPT', 'STYLE', 'TITLE', 'svg'].includes(one.tagName) &&
-  [...one.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+  !['SCRIPT', 'STYLE', 'TITLE', 'svg'].includes(one.tagName) && written(one).length);
 """
 
 _MEASURE = (
@@ -200,12 +212,12 @@ _TEXTS = (
     "() => {"
     + _COMMON
     + """
-return leaves().flatMap(one => {
+return leaves().map(one => {
   const frame = scroller(one) && scroller(one).getBoundingClientRect();
-  const text = one.textContent.trim().replace(/\\s+/g, ' ').slice(0, 60);
   const all = one.closest('svg') ? [one.getBoundingClientRect()] : boxes(one);
-  return all.filter(box => !frame || (box.left >= frame.left && box.right <= frame.right)).map(box => (
-    {text, x0: box.left + scrollX, x1: box.right + scrollX, y0: box.top + scrollY, y1: box.bottom + scrollY}));
+  const inside = all.filter(box => !frame || (box.left >= frame.left && box.right <= frame.right));
+  return [one.textContent.trim().replace(/\\s+/g, ' ').slice(0, 60), inside.map(box =>
+    [box.left + scrollX, box.top + scrollY, box.right + scrollX, box.bottom + scrollY])];
 });
 }"""
 )

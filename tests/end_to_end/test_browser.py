@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.end_to_end.browser import faults, visit
+from tests.end_to_end.browser import opened
 
 
 def _drawing(words: str) -> str:
@@ -35,5 +35,4 @@ def test_what_is_wrong_is_seen(name: str, browser: Browser, tmp_path: Path) -> N
     path = tmp_path / "page.html"
     for words, found in (("<p>Fine.</p>", False), (body, True)):
         path.write_text(page(words))
-        with visit(browser, path.as_uri()) as seen:
-            assert any(fault in line for line in faults(seen)) is found
+        assert any(fault in line for line in opened(browser, path)) is found

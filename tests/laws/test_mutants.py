@@ -441,6 +441,24 @@ MUTANTS = {
         "            found += [name] if last else []\n",
         "unit/test_signal.py::test_a_response_is_what_the_next_relu_or_the_junction_gets",
     ),
+    "signal: of two residual nets the shallower is held to respond less": (
+        "reports/inspection.py",
+        'key=lambda one: -one["layers"]',
+        'key=lambda one: one["layers"]',
+        "unit/test_reports.py::test_responses_are_set_beside_those_of_the_paper",
+    ),
+    "reports: a narrow page makes type too small to read": (
+        "reports/inline.py",
+        "_LEAST = 6.75",
+        "_LEAST = 6.3",
+        "unit/test_reports.py::test_no_type_is_ever_below_nine_pixels",
+    ),
+    "calibration: a dot at 100% is cut in half": (
+        "figures/calibration.py",
+        '"clip_on": False}',
+        '"clip_on": True}',
+        "unit/test_figures.py::test_a_reliability_diagram_has_its_bins_and_errors",
+    ),
     "signal: the mean is not taken off": (
         "instruments/signal.py",
         "variance = square - mean * mean",

@@ -17,8 +17,8 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLE = re.compile(r"var\(--c-([0-9a-f]{6}),")
 _TYPE = re.compile(r"font-size: ([0-9.]+)px")
 _PIXELS_PER_POINT = 4 / 3
-_SHRINK = 6.3
-"""Type in points that no narrow page may push a figure below; the figure scrolls instead."""
+_LEAST = 6.75
+"""Points (9 pixels) below which no type is shown: on a narrow page a figure scrolls, and a finer one grows."""
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
@@ -42,8 +42,8 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
         element.attrib = {key: _rewritten(key, value, name) for key, value in attributes.items()}
     width = float(root.attrib["width"].removesuffix("pt")) * _PIXELS_PER_POINT
     kept = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alt}
-    least = width * min(_SHRINK / _smallest_type(root), 1.0)
-    root.attrib = {**kept, "style": f"--natural: {width:.0f}px; --least: {least:.0f}px"}
+    least = width * _LEAST / _smallest_type(root)
+    root.attrib = {**kept, "style": f"--natural: {max(width, least):.0f}px; --least: {least:.0f}px"}
     # Serialised by the XML writer, so whatever a class is called, it is text.
     return Markup(ET.tostring(root, encoding="unicode"))
 
