@@ -229,7 +229,7 @@ class _Inspection(NamedTuple):
 
 
 def _inspection_of(folder: Path) -> _Inspection:
-    plan = _read(folder / inspection.PLAN)
+    plan = inspection.plan(folder)
     if not (folder / inspection.SUMMARY).is_file():
         raise InputError(folder, "an inspection without a result", "one that has measured something")
     summary = _read(folder / inspection.SUMMARY)

@@ -104,3 +104,9 @@ def test_another_models_folder_is_left_alone(deepskip: Command, models: Path) ->
     before = Path("i/blocks.jsonl").read_bytes()
     assert "something else" in deepskip("inspect", models / "twin", *given).error
     assert Path("i/blocks.jsonl").read_bytes() == before
+    held = json.loads(Path("i/inspection.json").read_text())
+    Path("i/inspection.json").write_text(json.dumps({name: held[name] for name in ("of", "seconds")}))
+    assert "no inspection's plan" in deepskip("inspect", models / "run", *given).error
+    with pytest.raises(ds.InputError, match="no inspection's plan"):
+        ds.publish("i")
+    assert Path("i/blocks.jsonl").read_bytes() == before

@@ -239,10 +239,8 @@ class Inspection:
         if not self.out.exists():
             return None
         if (self.out / PLAN).is_file():
-            held = read_json(self.out / PLAN)
-            if isinstance(held, dict) and all(isinstance(held.get(part), dict) for part in _PARTS):
-                return held
-        elif self.out.is_dir() and all(path.suffix == ".part" for path in self.out.iterdir()):
+            return plan(self.out)
+        if self.out.is_dir() and all(path.suffix == ".part" for path in self.out.iterdir()):
             return None
         raise InputError(self.out, "a folder with other files in it", "a new folder, or an inspection's own")
 
@@ -284,6 +282,14 @@ class Inspection:
         for image, picture in zip(images, pixels(self._subject.data, images), strict=True):
             squeezed = picture[:, :, 0] if picture.shape[2] == 1 else picture
             Image.fromarray(np.ascontiguousarray(squeezed)).save(folder / f"{image}.png")
+
+
+def plan(folder: Path) -> dict[str, Any]:
+    """Return what the inspection in `folder` inspects, and how each instrument did. Raises InputError."""
+    held = read_json(folder / PLAN)
+    if isinstance(held, dict) and all(isinstance(held.get(part), dict) for part in _PARTS):
+        return held
+    raise InputError(folder / PLAN, "no inspection's plan", "one of this version: inspect into a new folder")
 
 
 def read(folder: Path, name: str) -> list[Row]:
