@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,14 @@ from deepskip.data.dataset import Dataset
 from deepskip.data.decode import SUFFIXES, preprocess_file
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices
-from deepskip.hub import addresses
+from deepskip.hub import addresses, repository
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.scoring import BATCH, Score, score
 from deepskip.weights import store
 
 HEAD = "head.linear."
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,61 @@ class Model:
     def preprocessing(self) -> Preprocessing:
         """How a picture becomes the network's input."""
         return self.header.preprocessing
+
+    @classmethod
+    def from_pretrained(
+        cls, name: Path | str, *, revision: str | None = None, device: torch.device | str = "cpu"
+    ) -> Self:
+        """Return the model in a folder or file, at an address, or in the Hub's repository `owner/name`.
+
+        `revision` is a branch, a tag or a commit of a repository. Raises as `load` does.
+        """
+        path: Path | str = name
+        if not Path(name).exists() and not addresses.is_address(name):
+            if _REPOSITORY.fullmatch(str(name)) is None:
+                raise InputError("from_pretrained", repr(str(name)), "a folder, an address, or owner/name")
+            path = f"hf://{name}"
+        if revision is not None:
+            if Path(name).exists():
+                raise InputError("revision", repr(revision), f"none: {name} is on this machine")
+            path = f"{path}@{revision}"
+        found = load(path, device=device)
+        return cls(found.net, found.header)
+
+    def save_pretrained(self, folder: Path | str, *, licence: str | None = None) -> None:
+        """Write the model as the Hub has it: `model.safetensors`, `config.json`, and a card, `README.md`.
+
+        The card says what the header says, and the `licence` that is given (the Hub's identifier, as "mit"). A
+        README.md that somebody wrote is kept. Raises InputError for a folder with another's `config.json`.
+        """
+        repository.write(Path(folder), self.net, self.header, licence=licence)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+        licence: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Write the same into the Hub's repository `owner/name`, made unless it is there; return its address.
+
+        `revision` is a branch, `message` the commit's, `token` by default the one that `hf auth login` stored
+        or `HF_TOKEN`. Needs huggingface_hub (`pip install 'deepskip[hub]'`). Raises InputError, and WorkError
+        for what the Hub refuses and without a network.
+        """
+        return repository.push(
+            self.net,
+            self.header,
+            name,
+            private=private,
+            revision=revision,
+            message=message,
+            licence=licence,
+            token=token,
+        )
 
     @torch.no_grad()
     def predict(

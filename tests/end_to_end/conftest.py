@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepskip.hub import published
 from tests.end_to_end.command import Command
+from tests.end_to_end.hub import Hub
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -45,3 +48,18 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("DEEPSKIP_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(published, "FOLDER", hub.url)
+    thread = threading.Thread(target=hub.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield hub
+    hub.server.shutdown()
+    thread.join()
+    hub.server.server_close()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from deepskip.hub.download import models_folder
 from deepskip.weights.adapters import from_foreign, shapes
 from deepskip.weights.store import read_header
 from tests.end_to_end.command import Command
+from tests.end_to_end.hub import Hub
 from tests.golden.values import filled, images
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "weights"
@@ -334,64 +332,6 @@ def test_class_names_must_differ(deepskip: Command, checkpoint: Callable[..., Pa
 
 
 # Addresses --------------------------------------------------------------------------------------------------
-
-
-class Hub:
-    """A server on this machine that speaks as the Hugging Face Hub and torchvision's do."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.requests: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                hub.requests.append(f"HEAD {self.path}")
-                found = hub.files.get(self.path.replace("/main/", "/c0ffee/"))
-                self.send_response(302 if found else 404)
-                if found:
-                    self.send_header("X-Linked-Etag", f'"{hub.sha256(self.path, found)}"')
-                    self.send_header("X-Repo-Commit", "c0ffee")
-                    self.send_header("Location", "http://127.0.0.1:9/storage")
-                self.end_headers()
-
-            def do_GET(self) -> None:
-                hub.requests.append(f"GET {self.path}")
-                found = hub.files.get(self.path)
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Length", str(len(found or b"")))
-                self.end_headers()
-                self.wfile.write(found or b"")
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.stated: str | None = None
-
-    def sha256(self, path: str, content: bytes) -> str:
-        return self.stated or hashlib.sha256(content).hexdigest()
-
-    def repository(self, name: str, **files: object) -> None:
-        for file, content in files.items():
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            file = "model.safetensors" if file == "model" else f"{file}.json"
-            self.files[f"/{name}/resolve/c0ffee/{file}"] = data
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("DEEPSKIP_DATA", str(tmp_path / "cache"))
-    monkeypatch.setattr(published, "FOLDER", hub.url)
-    thread = threading.Thread(target=hub.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield hub
-    hub.server.shutdown()
-    thread.join()
-    hub.server.server_close()
 
 
 TIMM_CONFIG = {

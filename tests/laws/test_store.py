@@ -65,7 +65,7 @@ class _Evil:
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncated", "empty", "text", "pickle", "foreign", "version", "tensor", "missing", "nan"]
+    "kind", ["truncated", "empty", "text", "pickle", "foreign", "version", "tensor", "missing", "nan", "vast"]
 )
 def test_what_is_no_model_is_refused(model: Path, kind: str) -> None:
     data = model.read_bytes()
@@ -88,6 +88,10 @@ def test_what_is_no_model_is_refused(model: Path, kind: str) -> None:
         save_file({"stem.conv1.weight": torch.zeros(2)}, model, metadata=header["__metadata__"])
     elif kind == "nan":
         model.write_bytes(data[:-400] + b"\xff" * 400)
+    elif kind == "vast":  # 65 TB, if it were believed
+        text = header["__metadata__"]["deepskip"].replace('"channels":64', '"channels":1000000')
+        assert "1000000" in text
+        save_file({"w": torch.zeros(2)}, model, metadata={"deepskip": text})
     elif kind == "missing":
         model.unlink()
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Data: pictures from a folder or a published set, decoded once, split, augmented and batched.
+"""Data: pictures from a folder, a published set or arrays, decoded once, split, augmented and batched.
 
 Importing this costs nothing; each name below loads its file when it is first used.
 """
@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepskip.data.arrays import from_arrays
     from deepskip.data.augment import AUGMENTS
     from deepskip.data.batches import Batch, eval_batches, normalise, steps_per_epoch, train_batches
     from deepskip.data.dataset import Dataset, Images, RaggedImages, Split, UniformImages
@@ -33,6 +34,7 @@ __all__ = [
     "Variation",
     "eval_batches",
     "examine",
+    "from_arrays",
     "normalise",
     "open",
     "preprocess_file",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _FILES = {
+    "arrays": ("from_arrays",),
     "augment": ("AUGMENTS",),
     "batches": ("Batch", "eval_batches", "normalise", "steps_per_epoch", "train_batches"),
     "dataset": ("Dataset", "Images", "RaggedImages", "Split", "UniformImages"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from deepskip.data.store import data_folder
@@ -18,16 +19,17 @@ def models_folder() -> Path:
     return data_folder() / "models"
 
 
-def fetch(url: str, path: Path, sha256: str | None = None) -> Path:
+def fetch(url: str, path: Path, sha256: str | None = None, *, headers: Mapping[str, str] | None = None) -> Path:
     """Return `path`, downloaded from `url` unless it is there already with the right SHA-256.
 
-    `sha256` may be its first digits; None checks nothing and always downloads. Raises WorkError, naming the
-    URL, when there is no network or the content is another; what was at `path` before is then untouched.
+    `sha256` may be its first digits; None checks nothing and always downloads. `headers` go with the request.
+    Raises WorkError, naming the URL, when there is no network or the content is another; what was at `path`
+    before is then untouched.
     """
     if sha256 and path.is_file() and file_sha256(path).startswith(sha256):
         return path
     with replacing(path) as beside:
-        _download(url, beside, path)
+        _download(url, beside, path, headers)
         found = file_sha256(beside)
         if not found.startswith(sha256 or ""):
             raise WorkError(
@@ -36,12 +38,12 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> Path:
     return path
 
 
-def _download(url: str, beside: Path, path: Path) -> None:
+def _download(url: str, beside: Path, path: Path, headers: Mapping[str, str] | None) -> None:
     import pooch
     import requests
 
     try:
-        pooch.HTTPDownloader(timeout=TIMEOUT)(url, str(beside), None)
+        pooch.HTTPDownloader(timeout=TIMEOUT, headers=dict(headers or {}))(url, str(beside), None)
     except requests.RequestException as error:
         reason = f"no download ({type(error).__name__})"
         if error.response is not None:

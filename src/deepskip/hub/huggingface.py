@@ -1,7 +1,8 @@
-"""Networks of the Hugging Face Hub: timm's and transformers' repositories, over plain HTTPS.
+"""Networks of the Hugging Face Hub: our own, timm's and transformers' repositories, over plain HTTPS.
 
 A repository's `model.safetensors` is checked against the SHA-256 that the Hub states for it (the header
-`X-Linked-Etag`). What was downloaded once is used from then on, without asking the network again.
+`X-Linked-Etag`). What was downloaded once is used from then on, without asking the network again. `HF_TOKEN`
+opens private repositories.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from email.message import Message
 from pathlib import Path
@@ -26,6 +28,8 @@ from deepskip.hub.architectures import ResNetConfig, architecture
 from deepskip.hub.download import TIMEOUT, fetch, models_folder
 from deepskip.hub.importing import Imported, import_tensors
 from deepskip.hub.known import IMAGENET_MEAN, IMAGENET_STD
+from deepskip.hub.repository import is_ours
+from deepskip.weights import store
 from deepskip.weights.adapters.translate import names
 from deepskip.weights.foreign import head_classes, read_tensors
 
@@ -62,11 +66,15 @@ class _Processor(BaseModel):
 def load(name: str) -> Imported:
     """Return the network of the repository `owner/name`, or `owner/name@revision`.
 
-    Raises InputError when the repository holds no net we have, WorkError, naming the URL, without a network.
+    What `Model.push_to_hub` wrote is what it was, header and all: its file is the model file. Raises InputError
+    when the repository holds no net we have, WorkError, naming the URL, without a network.
     """
     if not _REPOSITORY.fullmatch(name):
         raise InputError("hf://", repr(name), "owner/name, or owner/name@revision")
     folder = _fetched(name)
+    if is_ours(read_json(folder / "config.json")):
+        net, header = store.load(folder / store.FILE)
+        return Imported(net, header, [])
     spec, source, classes, prepared = _described(folder, name)
     path = folder / "model.safetensors"
     tensors = read_tensors(path)
@@ -88,6 +96,7 @@ def _fetched(name: str) -> Path:
     base = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     folder = models_folder() / "hf" / re.sub(r"[/@]", "--", name)
     url, origin = f"{base}/{repository}/resolve/{revision or 'main'}", folder / "origin.json"
+    asking = _headers()
     if not origin.is_file():
         headers = _head(f"{url}/model.safetensors")
         sha256 = headers.get("X-Linked-Etag", "").strip('"')
@@ -97,14 +106,20 @@ def _fetched(name: str) -> Path:
             )
         # All files from one commit, even when the repository changes while we read it.
         url = f"{base}/{repository}/resolve/{headers.get('X-Repo-Commit', revision or 'main')}"
-        fetch(f"{url}/config.json", folder / "config.json")
-        if not _is_timm(folder):
-            fetch(f"{url}/preprocessor_config.json", folder / "preprocessor_config.json")
-        fetch(f"{url}/model.safetensors", folder / "model.safetensors", sha256)
+        fetch(f"{url}/config.json", folder / "config.json", headers=asking)
+        if not (_is_timm(folder) or is_ours(read_json(folder / "config.json"))):
+            fetch(f"{url}/preprocessor_config.json", folder / "preprocessor_config.json", headers=asking)
+        fetch(f"{url}/model.safetensors", folder / "model.safetensors", sha256, headers=asking)
         write_json(origin, {"url": url, "sha256": sha256})
     kept: Any = read_json(origin)
-    fetch(f"{kept['url']}/model.safetensors", folder / "model.safetensors", kept["sha256"])
+    fetch(f"{kept['url']}/model.safetensors", folder / "model.safetensors", kept["sha256"], headers=asking)
     return folder
+
+
+def _headers() -> dict[str, str]:
+    """Return what says who asks; nothing without a token."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _is_timm(folder: Path) -> bool:
@@ -121,7 +136,9 @@ def _described(folder: Path, name: str) -> tuple[Spec, str, tuple[str, ...] | No
         return _transformers(_checked(ResNetConfig, config, name), _checked(_Processor, processor, name), name)
     kind = config.get("model_type") if isinstance(config, dict) else None
     raise InputError(
-        f"hf://{name}", f"a model of type {kind!r}", "timm's ResNets, or transformers' of type 'resnet'"
+        f"hf://{name}",
+        f"a model of type {kind!r}",
+        "deepskip's own, timm's ResNets, or transformers' of type 'resnet'",
     )
 
 
@@ -184,12 +201,15 @@ class _Linked(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if headers.get("X-Linked-Etag"):
             return None
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        other = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        if other and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
+            other.remove_header("Authorization")  # a token is for the server that it was given for
+        return other
 
 
 def _head(url: str) -> Message:
     """Return the headers of the Hub's answer about a file. Raises WorkError."""
-    request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity", **_headers()})
     try:
         with urllib.request.build_opener(_Linked()).open(request, timeout=TIMEOUT) as answer:
             headers: Message = answer.headers
@@ -198,7 +218,8 @@ def _head(url: str) -> Message:
         with error:
             if 300 <= error.code < 400:
                 return error.headers
-            raise WorkError(url, f"status {error.code}", "a repository with a model.safetensors") from error
+            allowed = "a repository with a model.safetensors (a private one needs HF_TOKEN)"
+            raise WorkError(url, f"status {error.code}", allowed) from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise WorkError(url, f"no answer ({reason})", "a network connection") from error

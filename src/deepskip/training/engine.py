@@ -166,7 +166,9 @@ class _Run:
             "way": self.way.model_dump(mode="json"),
         }
         shared = ("data", "recipe", "seed", "precision")
-        self.provenance = {**{k: config[k] for k in shared}, "torch": torch.__version__, **provenance}
+        images = {"train": len(self.data.train), "val": len(self.data.val)}
+        own = {"images": images, "torch": torch.__version__}
+        self.provenance = {**{k: config[k] for k in shared}, **own, **provenance}
         state: dict[str, Any] | None = None
         if self.world.first:
             self.folder = RunFolder.claim(path, config, resume=resume)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from deepskip.describe.ledger import count
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
@@ -25,6 +26,8 @@ from deepskip.nets.network import Network, not_finite
 FILE = "model.safetensors"
 FORMAT = 1
 KEY = "deepskip"
+SMALL = 10_000_000
+"""Values that a network may have before its file is seen to hold them; then the tensor that lacks is named."""
 
 
 class Header(Value):
@@ -95,7 +98,10 @@ def read_header(path: Path | str) -> Header:
         raise InputError(file, "a header that is not JSON", "a file that deepskip wrote") from error
     if version != FORMAT:
         raise InputError(f"{file}: format", version, FORMAT)
-    return Header.from_json(text)
+    try:
+        return Header.from_json(text)
+    except InputError as error:
+        raise InputError(f"{file}: {error.where}", error.got, error.allowed, error.nearest) from error
 
 
 def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Network, Header]:
@@ -110,10 +116,18 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Netwo
             tensors = load_file(file)
         except (SafetensorError, OSError) as error:
             raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+        _check_size(file, header.spec, tensors)
         net = assemble(header.spec, device=device)
         _check(file, net, tensors)
         net.load_state_dict(tensors)
     return net.eval(), header
+
+
+def _check_size(file: Path, spec: Spec, tensors: dict[str, Tensor]) -> None:
+    """Refuse a Spec that asks for more memory than its file has values for: files come from anywhere."""
+    wanted, found = count(spec).params, sum(tensor.numel() for tensor in tensors.values())
+    if wanted > max(found, SMALL):
+        raise InputError(file, f"{found:,} values", f"{wanted:,} or more, as its own Spec says")
 
 
 def _check(file: Path, net: Network, tensors: dict[str, Tensor]) -> None:
