@@ -26,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_train_predict_and_look_inside(run: Callable[..., str], photos: Callable[..., Path]) -> None:
-    folder = photos()
+    folder = photos(n=4)
     picture = next((folder / "val" / "red").iterdir())
     said = run("train_and_predict.py", folder, picture)
     assert said.count("EpochEnded") == 5

@@ -195,7 +195,10 @@ def test_what_the_hub_refuses_is_one_line(
 
 def test_without_huggingface_hub(model: ds.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ds.InputError, match=r"push_to_hub: got no huggingface_hub here.*deepskip\[hub\]"):
+    with pytest.raises(
+        ds.InputError,
+        match=r'push_to_hub: got no package huggingface_hub; allowed: pip install "deepskip\[hub\]"',
+    ):
         model.push_to_hub("anna/farm")
 
 

@@ -125,9 +125,8 @@ def _api(token: str | None) -> Any:
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
-        raise InputError(
-            "push_to_hub", "no huggingface_hub here", "an installed one: pip install 'deepskip[hub]'"
-        ) from error
+        got = "no package huggingface_hub"
+        raise InputError("push_to_hub", got, 'pip install "deepskip[hub]"') from error
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name=LIBRARY)
 
 
