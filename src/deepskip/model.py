@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,9 @@ from torch import Tensor
 from deepskip.data import sources
 from deepskip.data.batches import normalise
 from deepskip.data.dataset import Dataset
-from deepskip.data.decode import SUFFIXES, preprocess_file
+from deepskip.data.decode import preprocess_file
 from deepskip.describe.preprocessing import Preprocessing
-from deepskip.errors import InputError, choices
+from deepskip.errors import InputError
 from deepskip.hub import addresses, repository
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
@@ -224,21 +224,3 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> Model:
     else:
         net, header = store.load(path, device=device)
     return Model(net.to(memory_format=torch.channels_last), header)  # type: ignore[call-overload]
-
-
-def find_pictures(paths: Iterable[Path | str]) -> list[Path]:
-    """Return the files that `paths` name, folders searched through for pictures, in sorted order.
-
-    Raises InputError for a path that does not exist and for a folder without pictures.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(
-                path, "a folder without pictures", f"files that end in {choices(sorted(SUFFIXES))}"
-            )
-        if not path.exists():
-            raise InputError(path, "no such file or folder", "pictures, or folders of pictures")
-        found += inside
-    return found

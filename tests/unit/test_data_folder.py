@@ -19,7 +19,7 @@ import deepskip.data as data
 from deepskip.data import listing, store
 from deepskip.data.dataset import RaggedImages
 from deepskip.data.decode import preprocess_file
-from deepskip.data.listing import class_folders, list_images, stratified
+from deepskip.data.listing import class_folders, find_pictures, list_images, stratified
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, WorkError
 from tests.unit.pictures import cut_short, folder, leftovers, noise, save
@@ -432,3 +432,39 @@ def test_what_a_killed_process_left_is_swept_when_old(pets: Path, cache: Path) -
     os.utime(pets / "train/cat/000.png", (1, 1))
     data.open(pets, size=32)
     assert [path.name for path in (cache / "stores").glob(".*")] == [f".{place}-new.part"]
+
+
+def test_pictures_are_found_in_the_order_of_their_names_and_one_folder_at_a_time(tmp_path: Path) -> None:
+    for name in ("b.png", "a/z.jpg", "a/b/c.webp", "a.png", "c/x.PNG", "a-/y.png", "c/notes.txt", ".h/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c" / "up").symlink_to(tmp_path)
+    (tmp_path / "c" / "gone.png").symlink_to(tmp_path / "nowhere")
+    found = list(find_pictures([tmp_path, tmp_path / "c" / "notes.txt"]))
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    wanted = ["a/b/c.webp", "a/z.jpg", "a-/y.png", "a.png", "b.png", "c/gone.png", "c/x.PNG"]
+    assert names == [*sorted(wanted, key=lambda name: name.split("/")), "c/notes.txt"]
+    first = find_pictures([tmp_path])
+    next(first)
+    (tmp_path / "c" / "w.png").touch()  # not looked into yet
+    assert tmp_path / "c" / "w.png" in list(first)
+
+
+def test_what_is_nowhere_or_empty_is_said_before_anything_else(tmp_path: Path) -> None:
+    save(noise(0), tmp_path / "a" / "x.png")
+    (tmp_path / "empty").mkdir()
+    for path, says in (
+        (tmp_path / "no.png", "no such file or folder"),
+        (tmp_path / "empty", "without pictures"),
+    ):
+        with pytest.raises(InputError, match=says):
+            find_pictures([tmp_path / "a", path])
+
+
+def test_a_very_deep_folder_is_searched(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(1200):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "x.png").touch()
+    assert list(find_pictures([tmp_path])) == [deep / "x.png"]

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from deepskip._version import __version__
 from deepskip.cli import show
+from deepskip.cli.bench import bench
 from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
 from deepskip.cli.identity import identity
@@ -47,6 +48,7 @@ app.command(evaluate, sort_key=5)
 app.command(predict, sort_key=6)
 app.command(inspect, sort_key=7)
 app.command(import_, name="import", sort_key=8)
+app.command(bench, sort_key=9)
 app.command(serve, sort_key=10)
 app.command(study)
 study.command(depth)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepskip.data.decode import SUFFIXES
-from deepskip.errors import InputError
+from deepskip.errors import InputError, choices
 from deepskip.seeds import derive
 
 
@@ -102,6 +103,54 @@ def pictures_below(folder: Path, prefix: str) -> list[tuple[str, str]]:
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is_file_or_link(entry):
                 found.append((name, _stamp(entry)))
     return found
+
+
+def find_pictures(
+    paths: Iterable[Path | str], skipped: Callable[[InputError], None] | None = None
+) -> Iterator[Path]:
+    """Return the pictures that `paths` name: files as they are, folders searched through, names in order.
+
+    One folder is read at a time, so there may be any number of pictures; hidden names and other endings are
+    left out. Raises InputError at once for a path that does not exist and for a folder without pictures; a
+    folder further down that cannot be read raises it in its turn, or is told to `skipped` and left out.
+    """
+    given = [Path(path) for path in paths]
+    for path in given:
+        if not os.path.lexists(path):
+            raise InputError(path, "no such file or folder", "pictures, or folders of pictures")
+        if path.is_dir() and next(_walk(path, lambda error: None), None) is None:
+            _entries(path)  # says why, where it cannot be read
+            raise InputError(
+                path, "a folder without pictures", f"files that end in {choices(sorted(SUFFIXES))}"
+            )
+    return (file for path in given for file in (_walk(path, skipped) if path.is_dir() else (path,)))
+
+
+def _walk(root: Path, skipped: Callable[[InputError], None] | None) -> Iterator[Path]:
+    seen: set[tuple[int, int]] = set()
+
+    def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+        try:
+            found = _entries(folder)
+        except InputError as error:
+            if skipped is None:
+                raise
+            skipped(error)
+            return iter(())
+        identity = os.stat(folder)
+        again = (identity.st_dev, identity.st_ino) in seen  # a link that leads back up
+        seen.add((identity.st_dev, identity.st_ino))
+        return iter(() if again else found)
+
+    open_folders = [entries(root)]  # not by recursion: folders may lie deeper than Python's stack is
+    while open_folders:
+        entry = next(open_folders[-1], None)
+        if entry is None:
+            open_folders.pop()
+        elif _is_folder(entry):
+            open_folders.append(entries(Path(entry.path)))
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is_file_or_link(entry):
+            yield Path(entry.path)
 
 
 def _part(listing: Listing, members: list[int]) -> Listing:

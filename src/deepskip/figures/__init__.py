@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepskip.figures.bench import speed_of_ways
 from deepskip.figures.calibration import reliability_diagram
 from deepskip.figures.confusion import confusion
 from deepskip.figures.curves import run_curves, training_curves
@@ -42,6 +43,7 @@ __all__ = [
     "save",
     "signal_against_depth",
     "spectrum_of_depth",
+    "speed_of_ways",
     "to_svg",
     "training_curves",
     "write",

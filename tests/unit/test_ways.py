@@ -1,0 +1,103 @@
+"""Every way to run a net gives the net's answers, whatever the batch."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import deepskip as ds
+from deepskip.data.batches import normalise
+from deepskip.deploy.choosing import EXACT, compare
+from deepskip.deploy.ways import WAYS, Source, named, unnamed
+from deepskip.describe.spec import Spec
+from deepskip.errors import InputError, WorkError
+from deepskip.model import Model
+from tests.laws.strategies import scrambled
+
+CPU = torch.device("cpu")
+TOLERANCE = {"float32": EXACT, "bf16": 0.05, "int8": 0.2}
+
+
+def small() -> Spec:
+    """A net of two blocks, one of which changes dimensions: compiled in a few seconds."""
+    spec = ds.zoo.get("resnet8_cifar", input=(3, 16, 16))
+    return spec.replace(stages=spec.stages[:2])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    made = unnamed(small())
+    scrambled(made.net)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def source(model: Model, pixels: np.ndarray) -> Source:
+    return Source(model, pixels)
+
+
+def logits(model: Model, pixels: np.ndarray) -> np.ndarray:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return model.net(normalise(images, model.preprocessing)).numpy()
+
+
+@pytest.mark.parametrize("way", [way.name for way in WAYS])
+def test_a_way_gives_the_nets_logits(source: Source, pixels: np.ndarray, way: str) -> None:
+    if (lack := named(way).lacking(CPU)) is not None:
+        pytest.skip(lack)
+    wanted = logits(source.model, pixels)
+    runner = named(way).make(source, batch=4, threads=2)
+    for n in (4, 1, 3):
+        found = runner(pixels[:n])
+        assert found.dtype == np.float32
+        assert found.shape == (n, 10)
+        agreement = compare(wanted[:n], found)
+        assert agreement.difference < TOLERANCE[named(way).numbers], way
+        if named(way).numbers == "float32":
+            assert agreement.same == n
+    strange = np.flip(pixels, 2)[1:4]
+    strange.flags.writeable = False
+    assert (
+        compare(logits(source.model, np.flip(pixels, 2)[1:4].copy()), runner(strange)).difference
+        < TOLERANCE[named(way).numbers]
+    )
+    kept = runner(pixels[:2])
+    before = kept.copy()
+    runner(pixels[2:4])
+    assert np.array_equal(kept, before)  # an array of its own
+    runner.close()
+
+
+def test_the_net_is_left_as_it_was(model: Model, pixels: np.ndarray) -> None:
+    before = {name: (tensor.clone(), tensor.stride()) for name, tensor in model.net.state_dict().items()}
+    model.net.train()
+    for way in ("eager", "channels-last", "bf16"):
+        named(way).make(model, batch=2)(pixels[:2])
+    assert model.net.training
+    model.net.eval()
+    for name, tensor in model.net.state_dict().items():
+        assert torch.equal(tensor, before[name][0])
+        assert tensor.stride() == before[name][1]
+
+
+def test_what_cannot_be_run_says_why(model: Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="--way: got 'openvin'; allowed: eager, .* nearest: openvino"):
+        named("openvin")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(WorkError, match=r"way inductor: got no C\+\+ compiler"):
+        named("inductor").make(model, batch=1)
+    monkeypatch.setattr("deepskip.deploy.ways.has", lambda package: package != "openvino")
+    with pytest.raises(WorkError, match=r'way openvino: got no openvino \(pip install "deepskip\[export\]"\)'):
+        named("openvino").make(model, batch=1)
+    monkeypatch.setattr("deepskip.deploy.ways.has_bf16", lambda device: False)
+    assert named("bf16").lacking(CPU) == "no bf16 in hardware"
+    assert named("openvino").lacking(torch.device("cuda")) == "a net on cuda"
