@@ -69,7 +69,7 @@ def test_all_that_is_known_is_said_once() -> None:
         "# resnet8\\_cifar on cifar10",
         f"{ds.count(header().spec).params:,} parameters",
         'ds.load("hf://anna/cats")',
-        "the shorter side resized to 36 pixels (bilinear), middle 32 × 32 cut out",
+        "the shorter side resized to 36 pixels (bilinear), its middle 32 × 32 cut out",
         "cat, dog, cow.",
         "50,000 pictures to train on, 10,000 to validate on",
         "90 of 117 steps were taken. Seed 7, bf16, PyTorch 2.13.0.",
@@ -118,6 +118,14 @@ def test_numbers_that_were_pixels_and_a_choice_of_epoch_are_said() -> None:
     assert "numbers from 0 (black) to 16 (white), in 256 levels" in text
     assert "so that error was chosen, too" in text
     assert "(black)" not in card(header(provenance={**TRAINED, "value_range": [0, 255]}))
+
+
+def test_what_was_measured_in_training_alone_is_called_that() -> None:
+    known = {**TRAINED, "images": {"train": 1400}}
+    text = card(header(provenance=known, metrics={"train_error": 0.0}))
+    assert "1,400 pictures to train on, none to validate on" in text
+    assert "What it does on pictures that it did not learn from was not measured." in text
+    assert "model-index" not in front(text)
 
 
 def test_many_classes_are_counted() -> None:

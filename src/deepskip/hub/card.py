@@ -94,8 +94,8 @@ def _use(header: Header, repository: str | None) -> str:
         f'model = ds.load("{address}")\n'
         'print(model.predict(["picture.jpg"])[0].label)\n```\n\n'
         f"or `deepskip predict {address} picture.jpg`. Both prepare a picture as the file says: upright, "
-        f"{colours}, the shorter side resized to {prepared.resize} pixels ({prepared.interpolation}), middle "
-        f"{prepared.size} × {prepared.size} cut out, scaled to 0 to 1, minus {mean}, divided by {std}."
+        f"{colours}, the shorter side resized to {prepared.resize} pixels ({prepared.interpolation}), its "
+        f"middle {prepared.size} × {prepared.size} cut out, scaled to 0 to 1, minus {mean}, divided by {std}."
     )
 
 
@@ -111,9 +111,8 @@ def _data(header: Header) -> str:
         return "The file does not say which pictures it was trained on."
     lines = [f"{_plain(str(given.get('name', 'unnamed')))}, as deepskip calls it"]
     if images:
-        lines.append(
-            f"{images.get('train', 0):,} pictures to train on, {images.get('val', 0):,} to validate on"
-        )
+        held = f"{images['val']:,}" if images.get("val") else "none"
+        lines.append(f"{images.get('train', 0):,} pictures to train on, {held} to validate on")
     if given.get("fingerprint"):
         lines.append(f"fingerprint `{_code(given['fingerprint'])}`")
     span = header.provenance.get("value_range")
@@ -177,6 +176,8 @@ def _limits(header: Header) -> str:
     named = _data_name(header)
     chosen = header.provenance.get("recipe")
     elsewhere = f"pictures from elsewhere than {_plain(named)}" if named else "any pictures"
+    if header.metrics and "val_error" not in header.metrics:
+        elsewhere = "pictures that it did not learn from"
     lines = [
         f"Whatever a picture shows, it names one of its {len(header.classes):,} classes.",
         f"What it does on {elsewhere} was not measured.",
