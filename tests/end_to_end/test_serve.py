@@ -121,6 +121,7 @@ def test_what_the_model_is(running: Program) -> None:
     assert (found["classes"], found["layers"], found["input"]) == (list(CLASSES), 14, [3, 16, 16])
     assert [block["block"] for block in found["blocks"]] == [f"s{s}.b{b}" for s in (1, 2, 3) for b in (1, 2)]
     assert running.said.keys() == {"url", "model", "way", "pid"}
+    assert running.said["way"] == ask(running.url, "/health").json["way"] == "channels-last"
     assert ask(running.url, "/health").json["model"] == running.said["model"] == found["name"]
 
 
@@ -447,6 +448,8 @@ def test_what_cannot_be_served(deepskip: Command, model: Model, tmp_path: Path) 
         (("--host", "no.such.host.invalid"), "--host: got 'no.such.host.invalid'"),
         (("--port", 99999), "--port: got 99999"),
         (("--batch", 0), "--batch: got 0"),
+        (("--way", "egaer"), "nearest: eager"),
+        (("--way", "openvino-int8"), "--way: got 'openvino-int8'; allowed: a way that needs no pictures"),
         (("--queue", 3), "pictures: got 16; allowed: at most queue = 3"),
         (("--seconds", 0), "seconds: got 0"),
         (("--megapixels", 0), "pixels: got 0"),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from deepskip.cli.show import Output, Whole
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
-    from deepskip.data.dataset import Pixels
+    from deepskip.deploy.choosing import Choice
     from deepskip.model import Model
 
 TOKEN = "DEEPSKIP_TOKEN"
+WORK = 2000  # pictures that a server surely sees: how long it looks for a faster way depends on it
 
 
 def serve(
@@ -33,6 +33,7 @@ def serve(
     token_file: Path | None = None,
     origins: str | None = None,
     api_only: bool = False,
+    way: str = "auto",
     device: str = "auto",
     output: Output = Output(),
 ) -> None:
@@ -73,6 +74,9 @@ def serve(
         Web sites whose pages may use this server from a browser, separated by commas; none by default.
     api_only
         Serve no page, and not what only the page needs.
+    way
+        How `/predict` runs the net: `auto`, the fastest here that gives the same answers; `fastest`, in any
+        numbers; or a way that `deepskip bench` lists.
     device
         `auto`, `cpu` or `cuda`.
     """
@@ -83,7 +87,6 @@ def serve(
     from deepskip.deploy.serve import app as application
     from deepskip.deploy.serve import server
     from deepskip.deploy.serve.limits import MIB, Limits
-    from deepskip.deploy.serve.queue import check
     from deepskip.model import load
     from deepskip.training.precision import choose_device
 
@@ -99,44 +102,64 @@ def serve(
     )
     token = _token(token_file)
     loaded = load(model, device=choose_device(device))
-    runner = _eager(loaded)
-    check(runner, loaded.preprocessing, batch)
-    listening = server.listen(host, port)
-    url = server.address(listening)
+    with server.listen(host, port) as listening:  # a port that is taken is no news to wait for
+        choice = _choose(loaded, way, batch)
+        told = Told(server.address(listening), loaded.net.spec.name, choice.way.name, os.getpid())
 
-    def ready() -> None:
-        if token is None and not server.is_private(listening):
-            output.warn(f"whoever reaches {url} can use this model; {TOKEN} or --token-file keeps others out")
-        if output.json:
-            output.result({"url": url, "model": loaded.net.spec.name, "way": "eager", "pid": os.getpid()})
-            sys.stdout.flush()
-        else:
-            output.note(f"{loaded.net.spec.name}, {len(loaded.classes)} classes, at {url} (Ctrl-C ends it)")
+        def ready() -> None:
+            if token is None and not server.is_private(listening):
+                output.warn(f"whoever reaches {told.url} can use it; {TOKEN} or --token-file keeps others out")
+            if output.json:
+                output.result(told._asdict())
+                sys.stdout.flush()
+            else:
+                output.note(f"{told.model}, {told.way}, at {told.url} (Ctrl-C ends it)")
 
-    app = application.create(
-        loaded,
-        runner,
-        way="eager",
-        batch=batch,
-        limits=limits,
-        token=token,
-        origins=[origin.strip() for origin in origins.split(",")] if origins else (),
-        page=not api_only,
-        ready=ready,
-        say=output.warn,
-    )
-    server.run(app, listening, seconds=seconds)
+        app = application.create(
+            loaded,
+            choice.runner,
+            way=told.way,
+            batch=batch,
+            limits=limits,
+            token=token,
+            origins=[origin.strip() for origin in origins.split(",")] if origins else (),
+            page=not api_only,
+            ready=ready,
+            say=output.warn,
+        )
+        server.run(app, listening, seconds=seconds)
+        choice.runner.close()
     return output.note("ended; all that was let in is answered")
 
 
-def _eager(model: Model) -> Callable[[Pixels], Any]:
-    import torch
+class Told(NamedTuple):
+    """What is said once the server can answer."""
 
-    @torch.no_grad()
-    def run(pixels: Pixels) -> Any:
-        return model._probabilities(torch.from_numpy(pixels)).log().numpy()
+    url: str
+    model: str
+    way: str
+    pid: int
 
-    return run
+
+def _choose(model: Model, wanted: str, batch: int) -> Choice:
+    """Return the way to run the model, checked. Raises InputError and WorkError."""
+    import numpy as np
+
+    from deepskip.deploy.choosing import check, choose
+    from deepskip.deploy.serve import queue
+    from deepskip.deploy.ways import WAYS, Source
+
+    check(wanted)
+    eight = next((way.name for way in WAYS if way.numbers == "int8"), None)
+    if wanted == eight:
+        raise InputError(
+            "--way", repr(wanted), "a way that needs no pictures to choose its ranges by", "fastest"
+        )
+    side, channels = model.preprocessing.size, model.preprocessing.channels
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, channels), np.uint8)
+    choice = choose(Source(model), pixels, batch=batch, images=max(WORK, 2 * batch), wanted=wanted)
+    queue.check(choice.runner, model.preprocessing, batch)
+    return choice
 
 
 def _token(file: Path | None) -> str | None:
