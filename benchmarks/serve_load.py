@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--way", default="auto")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--round-seconds", type=float, default=15)
+    parser.add_argument("--round-seconds", type=float, default=12)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("results"))
     given = parser.parse_args()
