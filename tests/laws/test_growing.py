@@ -65,6 +65,13 @@ def test_a_grown_net_has_the_same_outputs_bit_for_bit(spec: Spec, data: st.DataO
     assert sum(1 for _ in made.blocks()) > sum(1 for _ in net.blocks())
 
 
+@pytest.mark.parametrize("kind", ["exclusive_gate", "shortcut_gate"])
+def test_a_gate_changes_its_shortcut_so_no_block_behind_it_is_silent(kind: str) -> None:
+    net = build(zoo.get("resnet8_cifar", input=SMALL).replace(junction=Junction(kind=kind)))
+    with pytest.raises(InputError, match="start 'silent'"):
+        grow(net, 1)
+
+
 @settings(max_examples=60)
 @given(specs(coupled=True), st.data(), st.sampled_from(("zero", "fresh")))
 def test_the_other_blocks_keep_their_names_and_values(spec: Spec, data: st.DataObject, start: str) -> None:
