@@ -12,7 +12,7 @@ import torch
 
 from deepskip.data.batches import normalise
 from deepskip.deploy import graph
-from deepskip.deploy.extras import need
+from deepskip.deploy.extras import need, openvino_core
 from deepskip.errors import InputError
 from deepskip.model import Model
 from tests.unit.deployed import FAMILIES, made, pixels
@@ -40,8 +40,7 @@ def by_onnx(content: bytes, given: np.ndarray) -> np.ndarray:
 
 
 def by_openvino(converted: object, given: np.ndarray) -> np.ndarray:
-    core = need("openvino", "this test").Core()
-    return core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
+    return openvino_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +79,29 @@ def test_a_way_gives_the_nets_logits(source: Source, pixels: np.ndarray, way: st
     runner(pixels[2:4])
     assert np.array_equal(kept, before)  # an array of its own
     runner.close()
+
+
+INTERRUPTED = """
+import gc, signal
+import deepskip as ds
+from deepskip.deploy.ways import Source, named, unnamed
+source = Source(unnamed(ds.zoo.get("resnet8_cifar", input=(3, 16, 16))))
+runners = [named("openvino").make(source, batch=2, threads=1) for _ in range(2)]
+while runners:
+    runners.pop(0).close()
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_heard_when_runners_ended_in_the_order_they_began_in() -> None:
+    """Each core of OpenVINO puts back the stack for signals that it found, be it gone meanwhile."""
+    env = {**os.environ, "PYTHONPATH": str(Path(ds.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=env, capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", (done.returncode, done.stderr)
 
 
 def test_the_net_is_left_as_it_was(model: Model, pixels: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepskip.deploy.extras import need
+from deepskip.deploy.extras import need, openvino_core
 from deepskip.deploy.runner import Closing, Logits, Pixels
 
 PIECE = 8
@@ -94,7 +94,7 @@ class OpenVinoRunner(Closing):
         name = f"_queue_{streams}"
         if name not in self.__dict__:
             settings = {**self._settings, "NUM_STREAMS": streams}
-            compiled = self._openvino.Core().compile_model(self._model, "CPU", settings)
+            compiled = openvino_core().compile_model(self._model, "CPU", settings)
             self.__dict__[name] = self._openvino.AsyncInferQueue(compiled, streams)
             self.__dict__[name].set_callback(_take)
         return self.__dict__[name]

@@ -5,11 +5,13 @@ None of them may speak to the network: `import openvino` alone would send an eve
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
 import sys
 from types import ModuleType
+from typing import Any
 
 from deepskip.errors import InputError
 
@@ -34,6 +36,16 @@ def need(package: str, what: str) -> ModuleType:
     if package == "nncf":
         logging.getLogger("nncf").setLevel(logging.ERROR)
     return found
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core: one for the whole process, which is never given up.
+
+    Each gives the thread that makes it another stack for signals, and puts the one before back at its end. With
+    two that end in the order they began in, that is the first one's, gone by then: the next Ctrl-C would crash.
+    """
+    return need("openvino", "OpenVINO").Core()
 
 
 def has(package: str) -> bool:
