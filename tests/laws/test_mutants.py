@@ -123,6 +123,48 @@ MUTANTS = {
         '_generator(seed, "shuffle", start)',
         "laws/test_resume.py::test_closed_at_a_step_and_resumed",
     ),
+    "8: a file is not proved": (
+        "deploy/export.py",
+        "form.write(path, model, metadata, agreement)",
+        "form.write(path, model, metadata, lambda written: None)",
+        "unit/test_export.py::test_a_broken_export_leaves_nothing_behind[False-torch]",
+    ),
+    "8: another class may come first": (
+        "deploy/proof.py",
+        "        if agreement.other:\n",
+        "        if False:\n",
+        "unit/test_export.py::test_what_the_proof_lets_pass",
+    ),
+    "8: what is exported is in training mode": (
+        "deploy/graph.py",
+        "return fold(made).float().eval()",
+        "return fold(made).float().train(net.training)",
+        "unit/test_graph.py::test_whatever_state_the_net_is_in[training]",
+    ),
+    "8: int8 may lose anything": (
+        "deploy/quantize.py",
+        "if cost.drop > limit:",
+        "if cost.drop > 100 * limit:",
+        "unit/test_quantize.py::test_too_much_lost_is_refused_and_nothing_is_written",
+    ),
+    "8: half of a pair is left behind": (
+        "deploy/formats/openvino.py",
+        "        for old in placed:\n            old.unlink()\n",
+        "",
+        "unit/test_export.py::test_both_of_openvinos_files_or_none",
+    ),
+    "folding: the running mean is forgotten": (
+        "surgery/folding.py",
+        "norm.bias.double() - mean.double() * scale",
+        "norm.bias.double()",
+        "laws/test_folding.py::test_a_folded_net_has_the_same_outputs",
+    ),
+    "folding: the Spec is the old one": (
+        "surgery/folding.py",
+        'norm="folded")\n\n\ndef _pairs',
+        'norm="none")\n\n\ndef _pairs',
+        "laws/test_folding.py::test_its_spec_is_true",
+    ),
     "memory: statistics are updated twice": (
         "training/recompute.py",
         "norm.track_running_stats = not norm.training",

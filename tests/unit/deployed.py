@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
+from deepskip.data.batches import normalise
 from deepskip.describe import zoo
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Junction, Spec
 from deepskip.model import Model
 from deepskip.nets.builder import build
 from deepskip.weights.store import Header
-from tests.laws.strategies import scrambled
 
 SIZE = 16
 _INPUT = {"input": (3, SIZE, SIZE)}
@@ -27,7 +29,7 @@ FAMILIES: dict[str, Spec] = {
     "rezero": zoo.cifar(8, norm="none", junction=Junction(kind="learned", branch_scale=0.0), **_INPUT),
     "gates": zoo.cifar(8, junction=Junction(kind="exclusive_gate", gate_bias=-1.0), shortcut="B", **_INPUT),
     "group norm": zoo.cifar(8, norm="group", **_INPUT),
-    "norm after": zoo.cifar(8, order="norm_after", **_INPUT),
+    "norm after": zoo.cifar(14, order="norm_after", **_INPUT),
     "ImageNet, grouped, squeezed, D": zoo.imagenet(
         14, block="bottleneck", width=8, groups=2, deep_stem=True, projection="pool", squeeze=4
     ).replace(input=(3, 32, 32), classes=7),
@@ -35,12 +37,23 @@ FAMILIES: dict[str, Spec] = {
 
 
 def made(spec: Spec, seed: int = 0) -> Model:
-    """Return a model whose values are as after training."""
-    net = scrambled(build(spec), seed).eval()
-    for name, tensor in net.state_dict().items():
-        if name.endswith("weight") and tensor.dim() > 1:
-            tensor.mul_(2 / tensor[0].numel() ** 0.5)  # neither dies away nor grows without end
-    return Model(net, header(spec))
+    """Return a model whose values are as after training, and whose answers differ from picture to picture."""
+    net, said = build(spec, seed), header(spec)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in net.parameters():
+            noise = torch.rand(tensor.shape, generator=drawn) - 0.5
+            if tensor.dim() < 2:
+                tensor.add_(noise)
+            elif not tensor.any():  # a branch or a head that begins silent
+                tensor.add_(noise * 4 / tensor[0].numel() ** 0.5)
+        for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.momentum = None  # the statistics of what comes
+        images = torch.from_numpy(pixels(spec, 64, seed=9)).permute(0, 3, 1, 2).contiguous()
+        images = normalise(images, said.preprocessing)
+        net.train()(images)
+        net.head.linear.bias -= net.eval()(images).mean(0)
+    return Model(net, said)
 
 
 def header(spec: Spec) -> Header:
@@ -64,8 +77,7 @@ def pixels(spec: Spec, n: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Return `n` pictures with shapes in them, [n, h, w, c]."""
     channels, size, _ = spec.input
     drawn = np.random.default_rng(seed)
-    coarse = drawn.integers(0, 256, (n, size // 4, size // 4, channels), dtype=np.uint8)
-    fine = coarse.repeat(4, 1).repeat(4, 2).astype(np.int64) + drawn.integers(
-        -20, 20, (n, size, size, channels)
-    )
+    coarse = drawn.integers(0, 256, (n, -(-size // 4), -(-size // 4), channels), dtype=np.uint8)
+    large = coarse.repeat(4, 1).repeat(4, 2)[:, :size, :size].astype(np.int64)
+    fine = large + drawn.integers(-20, 20, (n, size, size, channels))
     return fine.clip(0, 255).astype(np.uint8)

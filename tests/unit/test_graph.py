@@ -9,12 +9,19 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawing
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from deepskip.data.batches import normalise
 from deepskip.deploy import graph
 from deepskip.deploy.extras import need, openvino_core
+from deepskip.deploy.lowering import BINARY, UNARY, Graph, Value, one, two
+from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
 from deepskip.model import Model
+from deepskip.nets import parts
+from tests.laws.strategies import specs
 from tests.unit.deployed import FAMILIES, made, pixels
 
 onnx = pytest.importorskip("onnx")
@@ -56,6 +63,31 @@ def test_every_family_computes_the_same_elsewhere(family: str) -> None:
             assert found.shape == wanted.shape
             assert differs(found, wanted) < 1e-5
             assert (found.argmax(1) == wanted.argmax(1)).all()
+
+
+@settings(max_examples=40)
+@drawing(specs(coupled=True), st.sampled_from((2, 3, 8)))
+def test_any_net_does(spec: Spec, side: int) -> None:
+    model = made(spec.replace(input=(spec.input[0], side, side)))
+    content = graph.onnx_bytes(model)
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    given = pixels(model.net.spec, 3)
+    wanted = eager(model, given)
+    for found in (by_onnx(content, given), by_openvino(graph.openvino_of(content), given)):
+        assert np.abs(found - wanted).max() <= 1e-4 * max(np.abs(wanted).max(), 1)
+
+
+def test_a_part_that_is_not_known_is_refused() -> None:
+    x = Value("x", 3, 8)
+    with pytest.raises(InputError, match="stem.relu1: got a GELU"):
+        one(Graph(), "stem.relu1", torch.nn.GELU(), x)
+    with pytest.raises(InputError, match="junction: got a ReLU"):
+        two(Graph(), "junction", torch.nn.ReLU(), x, x)
+    known = {*UNARY, *BINARY}
+    own = [
+        part for part in vars(parts).values() if isinstance(part, type) and part.__module__ == parts.__name__
+    ]
+    assert set(own) <= known
 
 
 def test_nodes_are_called_as_parts_and_nothing_of_this_machine_is_told() -> None:

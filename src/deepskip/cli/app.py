@@ -15,6 +15,7 @@ from deepskip.cli import show
 from deepskip.cli.bench import bench
 from deepskip.cli.depth import depth
 from deepskip.cli.doctor import doctor
+from deepskip.cli.export import export
 from deepskip.cli.identity import identity
 from deepskip.cli.inspect import inspect
 from deepskip.cli.nets import describe, nets
@@ -49,7 +50,8 @@ app.command(predict, sort_key=6)
 app.command(inspect, sort_key=7)
 app.command(import_, name="import", sort_key=8)
 app.command(bench, sort_key=9)
-app.command(serve, sort_key=10)
+app.command(export, sort_key=10)
+app.command(serve, sort_key=11)
 app.command(study)
 study.command(depth)
 study.command(spectrum)

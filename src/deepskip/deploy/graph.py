@@ -6,10 +6,10 @@ already; height and width are the preprocessing's. Its output is `logits`, float
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,7 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from deepskip._version import __version__
 from deepskip.data.batches import normalise, scale_and_shift
+from deepskip.deploy import lowering
 from deepskip.deploy.extras import need
 from deepskip.deploy.runner import Pixels
 from deepskip.describe.preprocessing import Preprocessing
@@ -109,7 +111,10 @@ def program(model: Model, scaling: Scaling = "inside") -> torch.export.ExportedP
     """Return the graph as PyTorch's exported program; its batch is free. Raises InputError."""
     with torch.no_grad(), silence():
         made = torch.export.export(
-            graph(model, scaling), (example(model, scaling),), dynamic_shapes=_free(), strict=False
+            graph(model, scaling),
+            (example(model, scaling),),
+            dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},),
+            strict=False,
         )
     for node in made.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine's files
@@ -118,22 +123,44 @@ def program(model: Model, scaling: Scaling = "inside") -> torch.export.ExportedP
 
 def onnx_model(model: Model, scaling: Scaling = "inside") -> onnx.ModelProto:
     """Return the graph as ONNX; its nodes are called as the net's parts are. Raises InputError."""
-    need("onnxscript", "export to ONNX")
-    with torch.no_grad(), silence():
-        made = torch.onnx.export(
-            program(model, scaling),
-            (example(model, scaling),),
-            dynamo=True,
-            dynamic_shapes=_free(),
-            input_names=[INPUTS[scaling]],
-            output_names=[OUTPUT],
-            external_data=False,
-            verbose=False,
-        )
-    assert made is not None
-    proto = made.model_proto
-    _name_nodes(proto)
+    library, made = need("onnx", "export to ONNX"), lowering.Graph()
+    name, size, channels = INPUTS[scaling_of(scaling)], model.preprocessing.size, model.preprocessing.channels
+    x = lowering.Value(name, channels, size)
+    if scaling == "inside":
+        x = _scaled(made, model.preprocessing, x)
+    lowering.lower(made, prepared(model.net), x)
+    made.nodes[-1].output[0] = OUTPUT
+    kinds, tensor = library.TensorProto, library.helper.make_tensor_value_info
+    kind, shape = (
+        (kinds.UINT8, [BATCH, size, size, channels])
+        if scaling == "inside"
+        else (kinds.FLOAT, [BATCH, channels, size, size])
+    )
+    body = library.helper.make_graph(
+        made.nodes,
+        model.net.spec.name,
+        [tensor(name, kind, shape)],
+        [tensor(OUTPUT, kinds.FLOAT, [BATCH, len(model.classes)])],
+        list(made.tensors.values()),
+    )
+    proto: onnx.ModelProto = library.helper.make_model(
+        body,
+        opset_imports=[library.helper.make_opsetid("", lowering.OPSET)],
+        ir_version=lowering.IR,
+        producer_name="deepskip",
+        producer_version=__version__,
+    )
     return proto
+
+
+def _scaled(made: lowering.Graph, preprocessing: Preprocessing, x: lowering.Value) -> lowering.Value:
+    """Add what `Scaled` does to pixels before the net."""
+    x = made.then("Transpose", "input", x, perm=[0, 3, 1, 2])
+    x = made.then("Cast", "input", x, to=made.onnx.TensorProto.FLOAT)
+    numbers = scale_and_shift(preprocessing.mean, preprocessing.std, torch.float32, torch.device("cpu"))
+    for kind, own, tensor in zip(("Mul", "Add"), ("scale", "shift"), numbers, strict=True):
+        x = made.then(kind, "input", x, made.tensor(f"input.{own}", tensor.numpy()))
+    return x
 
 
 def onnx_bytes(model: Model, scaling: Scaling = "inside") -> bytes:
@@ -143,39 +170,28 @@ def onnx_bytes(model: Model, scaling: Scaling = "inside") -> bytes:
 
 def openvino_model(model: Model, scaling: Scaling = "inside") -> openvino.Model:
     """Return the graph as OpenVINO's. Raises InputError."""
-    # Through ONNX: so nodes have the net's own names, and what an exported program says differently is one.
+    # Through ONNX: so there is one graph, under the net's own names.
     return openvino_of(onnx_bytes(model, scaling))
 
 
 def openvino_of(content: bytes) -> openvino.Model:
     """Return the graph in an ONNX file's `content` as OpenVINO's, simplified. Raises InputError."""
-    made: openvino.Model = need("openvino", "OpenVINO").convert_model(io.BytesIO(content))
+    return plainly_named(need("openvino", "OpenVINO").convert_model(io.BytesIO(content)))
+
+
+def plainly_named(made: openvino.Model) -> openvino.Model:
+    """Return OpenVINO's graph `made` with names that do not depend on what this process made before it."""
+    for i, node in enumerate(made.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if re.fullmatch(r"[A-Z]\w*_\d+", name):  # its kind, and how many nodes there had been
+            node.set_friendly_name(f"{name.rpartition('_')[0]}.{i}")
     return made
-
-
-def _free() -> tuple[dict[int, Any]]:
-    return ({0: torch.export.Dim(BATCH, min=1)},)
-
-
-def _name_nodes(proto: onnx.ModelProto) -> None:
-    """Call each node as the part of the net that it comes from; drop what else the exporter says of it."""
-    taken: dict[str, int] = {}
-    for node in proto.graph.node:
-        said = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(said.get("pkg.torch.onnx.name_scopes", "['']"))
-        part = next((scope for scope in reversed(scopes[:-1]) if scope), "input").removeprefix("net.")
-        taken[part] = taken.get(part, 0) + 1
-        node.name = part if taken[part] == 1 else f"{part}.{taken[part]}"
-    for thing in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        thing.ClearField("metadata_props")
-    proto.graph.ClearField("value_info")
-    proto.graph.ClearField("metadata_props")
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Keep what the exporter says about its own inside from users' eyes."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
