@@ -37,8 +37,9 @@ format: $(INSTALLED) ## put the code into its style
 bench: $(INSTALLED) ## measure; results go to results/
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-pictures: demo ## redraw the pictures of the README from the demo's study
+pictures: demo ## redraw the pictures of the README from the demo's study, and the gallery's
 	@cp runs/study-depth-digits/figures/*.svg docs/pictures/
+	@$(BIN)/python docs/gallery.py
 
 lock: ## refresh constraints.txt from the newest releases (torch stays)
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -176,7 +176,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "paths",
         "drawings",
     ),
-    "reports": ("words", "inline", "page", "depth", "identity", "spectrum", "inspection", "run"),
+    "reports": ("words", "inline", "page", "depth", "identity", "spectrum", "inspection", "run", "gallery"),
     "pages": (),
     "sklearn": (),
     "deploy": (

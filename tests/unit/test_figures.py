@@ -807,7 +807,7 @@ def test_a_reliability_diagram_has_its_bins_and_errors():
         assert not any(line.get_clip_on() for line in whole), "a dot at 100% is a whole one"
         n = sum(row["n"] for row in half)
         error = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in half if row["n"]) / n
-        assert f"calibration error {rows.percent(error)}" in [text.get_text() for text in axes.texts]
+        assert f"right (%); calibration error {rows.percent(error)}" in [t.get_text() for t in axes.texts]
 
 
 @pytest.mark.parametrize("wrong", [[], [[1, 2]], [[1], [2]], [[1, 2], [3]]])

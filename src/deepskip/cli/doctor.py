@@ -10,6 +10,7 @@ from deepskip.errors import WorkError
 
 if TYPE_CHECKING:
     from deepskip.data.doctor.examination import Examination
+    from deepskip.figures.style import Picture
 
 SHOWN = 8
 """Pictures of one finding on the contact sheet."""
@@ -91,15 +92,21 @@ def _summary(examined: Examination) -> str:
 
 
 def _draw(examined: Examination, path: Path) -> Path:
-    from deepskip.figures.contact import Offence, Shown, contact
     from deepskip.figures.style import write
+
+    return write(sheet(examined), path, command_line())
+
+
+def sheet(examined: Examination) -> Picture:
+    """Return the contact sheet of what was found."""
+    from deepskip.figures.contact import Offence, Shown, contact
 
     offences = [
         Offence(finding.kind, finding.severity, finding.found, shown, len(finding.files), bool(finding.groups))
         for finding in examined.findings
         if (shown := [Shown(*sample) for sample in examined.samples(finding, SHOWN, PIXELS)])
     ]
-    return write(contact(examined.survey.name, offences), path, command_line())
+    return contact(examined.survey.name, offences)
 
 
 def _report(examined: Examination) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from deepskip.figures.rows import NONE, Row, number, numbers, percent
 from deepskip.figures.style import SMALL, Picture, heading, language, panel, say_nothing
 
 _LEFT, _SIDE, _GAP, _RIGHT = 0.55, 2.6, 0.75, 0.25
-_BOTTOM, _STRIP, _BETWEEN, _TOP = 0.55, 0.55, 0.14, 0.62
+_BOTTOM, _STRIP, _BETWEEN, _TOP = 0.55, 0.5, 0.3, 0.62
 
 
 @language()
@@ -36,7 +36,7 @@ def reliability_diagram(rows: Sequence[Row], *, data: str) -> Picture:
         left = _LEFT + i * step
         axes = panel(picture, left, _BOTTOM + _STRIP + _BETWEEN, _SIDE, _SIDE)
         strip = panel(picture, left, _BOTTOM, _SIDE, _STRIP)
-        heading(axes, _title(half, scaled=i == 1), "right (%)")
+        heading(axes, _title(half, scaled=i == 1), _measured(half))
         _draw_bins(axes, half)
         _draw_counts(strip, half)
     return picture
@@ -47,6 +47,11 @@ def _title(rows: Sequence[Row], *, scaled: bool) -> str:
     if not scaled:
         return "As it is"
     return "Scaled" if temperature is None else f"Divided by T = {temperature:.2f}"
+
+
+def _measured(rows: Sequence[Row]) -> str:
+    error = calibration_error(rows)
+    return "right (%)" if error is None else f"right (%); calibration error {percent(error)}"
 
 
 def calibration_error(rows: Sequence[Row]) -> float | None:
@@ -79,12 +84,8 @@ def _draw_bins(axes: Axes, rows: Sequence[Row]) -> None:
         if None not in ends:
             axes.plot([confidence] * 2, ends, lw=0.9, zorder=3.5, **marks)  # type: ignore[arg-type]
         axes.plot([confidence], [accuracy], "o", ms=3.6, mew=0, zorder=4, **marks)
-    error = calibration_error(rows)
-    if error is None:
+    if calibration_error(rows) is None:
         say_nothing(axes)
-    else:
-        text = f"calibration error {percent(error)}"
-        axes.annotate(text, (0, 1), (6, -12), "axes fraction", "offset points", size=SMALL, va="top")
 
 
 def _draw_counts(axes: Axes, rows: Sequence[Row]) -> None:
@@ -93,7 +94,7 @@ def _draw_counts(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xlabel("confidence (%)")
     counts = [int(row.get("n") or 0) for row in rows]
     total = sum(counts)
-    axes.set_ylim(0, 1.15)
+    axes.set_ylim(0, 1.02)
     axes.set_yticks([])
     for row, count in zip(rows, counts, strict=True):
         if count:
@@ -107,9 +108,7 @@ def _draw_counts(axes: Axes, rows: Sequence[Row]) -> None:
             )
     if total:
         text = f"images; {max(counts) / total:.0%} in the largest bin"
-        axes.annotate(
-            text, (0, 1), (6, -2), "axes fraction", "offset points", size=SMALL, color=MUTED, va="top"
-        )
+        axes.annotate(text, (0, 1), (0, 4), "axes fraction", "offset points", size=SMALL, color=MUTED)
 
 
 def _caption(halves: Sequence[Sequence[Row]], data: str) -> str:
