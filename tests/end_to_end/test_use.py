@@ -18,7 +18,7 @@ def run(deepskip: Command, photos: Callable[..., Path]) -> Iterator[Path]:
     """A trained run in `run`, and its photographs."""
     folder = photos()
     said = deepskip(
-        *("train", folder, "--net", "resnet", "--depth", 10, "--epochs", 2, "--out", "run", "--quiet"),
+        *("train", folder, "--net", "resnet8_cifar", "--epochs", 1, "--out", "run", "--quiet"),
         *("--set", "size=32", "--set", "batch=12", "--set", "lr=0.02"),
     )
     assert said.code == 0, said.err

@@ -153,13 +153,14 @@ def measured(runner: Runner, pixels: Pixels) -> float:
 
 def _candidates(source: Source, wanted: str, work: float) -> Iterator[Way]:
     """Yield the ways worth trying, those that are made soonest first."""
-    layers = source.model.net.spec.layers
+    layers, left = source.model.net.spec.layers, SHARE * work
     for way in sorted(WAYS, key=lambda way: way.preparing):
         if way is USUAL or way.name == "eager" or (wanted == "auto" and way.numbers != "float32"):
             continue
         if way.numbers == "int8" and source.calibration is None:
             continue
-        if way.lacking(source.device) is None and way.preparing * layers < SHARE * work:
+        if way.lacking(source.device) is None and way.preparing * layers < left:
+            left -= way.preparing * layers
             yield way
 
 

@@ -73,44 +73,60 @@ class OpenVinoRunner(Closing):
     """An OpenVINO model, one input uint8 [n, h, w, c] and one output, on the processor.
 
     Each thread computes some pictures by itself, so that none waits for another inside a layer; fewer pictures
-    than threads are computed by all threads together.
+    than threads are computed by all threads together. A whole batch has shapes of its own, known beforehand, and
+    so has one picture; any other number is computed a little less fast.
     """
 
     def __init__(self, model: Any, *, precision: str, threads: int, batch: int) -> None:
         """Compile `model`, whose number of pictures may vary, for `precision` ("f32" or "bf16")."""
         self.name, self.threads = "openvino", threads
         self._openvino = need("openvino", self.name)
-        self._model = model.clone()
-        self._model.reshape([self._openvino.Dimension(1, max(PIECE, threads)), *_inner(model.inputs[0])])
-        self._settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
-        # A thread that is bound to a core waits while another program computes there, though others are idle.
-        self._settings["ENABLE_CPU_PINNING"] = False
+        self._model, self._batch, self._streams = model, batch, min(threads, batch)
         self._classes = int(_inner(model.outputs[0])[0].get_length())
-        self._streams = min(threads, batch)
-        self._queue(self._streams)
-
-    def _queue(self, streams: int) -> Any:
-        """Return a queue with so many requests under way at once, compiled when it is first needed."""
-        name = f"_queue_{streams}"
-        if name not in self.__dict__:
-            settings = {**self._settings, "NUM_STREAMS": streams}
-            compiled = openvino_core().compile_model(self._model, "CPU", settings)
-            self.__dict__[name] = self._openvino.AsyncInferQueue(compiled, streams)
-            self.__dict__[name].set_callback(_take)
-        return self.__dict__[name]
+        self._compiled: dict[tuple[int, int | None], Any] = {}
+        # A thread that is bound to a core waits while another program computes there, though others are idle.
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._requests(*self._plan(batch))
 
     def __call__(self, pixels: Pixels) -> Logits:
         """Return logits float32 [n, classes] of uint8 pictures [n, h, w, c]."""
         pixels, n = plain(pixels), len(pixels)
         logits = np.empty((n, self._classes), np.float32)
-        alone = n < self._streams
-        queue = self._queue(1 if alone else self._streams)
-        count = 1 if alone else self._streams * -(-n // (PIECE * self._streams))
-        for i in range(count):  # as even as can be
-            some = slice(i * n // count, (i + 1) * n // count)
-            queue.start_async({0: pixels[some]}, logits[some], share_inputs=True)  # nothing is copied
-        queue.wait_all()
+        requests = self._requests(*self._plan(n))
+        parts = [slice(i * n // len(requests), (i + 1) * n // len(requests)) for i in range(len(requests))]
+        for request, part in zip(requests, parts, strict=True):
+            request.set_input_tensor(self._openvino.Tensor(pixels[part], shared_memory=True))
+            request.start_async()
+        for request, part in zip(requests, parts, strict=True):
+            request.wait()
+            logits[part] = request.get_output_tensor().data
         return logits
+
+    def _plan(self, n: int) -> tuple[int, int, int | None]:
+        """Return, for `n` pictures, how many requests are computed at once, how many there are, and their size.
+
+        A size of None is left open.
+        """
+        streams = 1 if n < self._streams else self._streams
+        count = 1 if n < self._streams else streams * -(-n // (PIECE * streams))
+        fixed = n in (1, self._batch) and n % count == 0
+        return streams, count, n // count if fixed else None
+
+    def _requests(self, streams: int, count: int, size: int | None) -> list[Any]:
+        """Return so many requests; what they run is compiled when it is first needed."""
+        if (streams, size) not in self._compiled:
+            shaped = self._model.clone()
+            pictures = size or self._openvino.Dimension(1, max(PIECE, self.threads))
+            shaped.reshape([pictures, *_inner(shaped.inputs[0])])
+            settings = {**self._settings, "NUM_STREAMS": streams}
+            self._compiled[streams, size] = openvino_core().compile_model(shaped, "CPU", settings), []
+        compiled, requests = self._compiled[streams, size]
+        requests += [compiled.create_infer_request() for _ in range(count - len(requests))]
+        return list(requests[:count])
 
 
 def _inner(port: Any) -> list[Any]:
@@ -130,7 +146,3 @@ def filled(pixels: Pixels, count: int) -> Pixels:
     whole = np.zeros((count, *pixels.shape[1:]), np.uint8)
     whole[: len(pixels)] = pixels
     return whole
-
-
-def _take(request: Any, rows: Logits) -> None:
-    rows[:] = request.get_output_tensor(0).data

@@ -53,7 +53,7 @@ class Source:
     @cached_property
     def openvino(self) -> Any:
         """The net as an OpenVINO model, uint8 pictures in, logits out."""
-        return graph.openvino_model(self.model)
+        return graph.openvino_of(self.onnx)
 
     @cached_property
     def int8(self) -> Any:
@@ -207,8 +207,8 @@ WAYS = (
     Way("inductor", "float32", ("c++",), 0.6, _torch(compiled=True), _ANY),
     Way("inductor-bf16", "bf16", ("c++",), 0.6, _torch(compiled=True, bf16=True), _ANY),
     Way("onnxruntime", "float32", _ONNX, 0.2, _onnxruntime),
-    Way("openvino", "float32", _OPENVINO, 0.2, _openvino("float32")),
-    Way("openvino-bf16", "bf16", _OPENVINO, 0.2, _openvino("bf16")),
+    Way("openvino", "float32", _OPENVINO, 0.15, _openvino("float32")),
+    Way("openvino-bf16", "bf16", _OPENVINO, 0.15, _openvino("bf16")),
     Way("openvino-int8", "int8", (*_OPENVINO, "nncf"), 1.0, _openvino("int8")),
 )
 
