@@ -109,6 +109,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "precision",
         "distributed",
         "segments",
+        "glibc",
+        "relief",
         "recompute",
         "way",
         "memory",

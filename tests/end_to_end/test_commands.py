@@ -219,6 +219,16 @@ def test_ctrl_c_leaves_a_usable_run_folder(deepskip: Command) -> None:
     assert "holds another run (recipe.max_steps" in resumed.error
 
 
+def test_what_can_be_refused_is_refused_before_anything_is_measured(deepskip: Command) -> None:
+    long = ["train", "digits", "--net", "resnet20_cifar", "--epochs", "400", "--tune", "again"]
+    Path("taken").mkdir()
+    Path("taken/mine.txt").touch()
+    for wrong in (["--out", "taken"], ["--set", "freeze=stom"], ["--precision", "fp16"], ["--set", "sizes=7"]):
+        said = deepskip(*long, *wrong)
+        assert said.code == 2
+        assert "images/s" not in said.err, said.err
+
+
 def test_resume_starts_when_there_is_nothing(deepskip: Command) -> None:
     args = ("train", "digits", "--net", "resnet8_cifar", "--epochs", 1, *QUICK, "--out", "run", "--resume")
     assert deepskip(*args).code == 0

@@ -27,7 +27,7 @@ from deepskip.training.events import EpochEnded, Finished, Noted, Started, Stepp
 from deepskip.training.recipe import Recipe
 from deepskip.training.rundir import read_rows
 from deepskip.training.stepper import Stepper
-from deepskip.training.way import Way
+from deepskip.training.way import Way, usual
 
 RECIPE = Recipe(epochs=3, batch=240, lr=0.05, hold_lr=0.01, hold_error=95.0)  # 6 steps an epoch
 
@@ -430,13 +430,22 @@ def test_the_run_folder_is_the_contracts(digits) -> None:
     assert model.evaluate("digits").error == rows[-1]["val_error"]
 
 
+def test_a_run_is_known_again_whatever_way_was_measured_for_it(digits) -> None:
+    usual_way = usual(torch.device("cpu"), 8)
+    other = "float32" if usual_way.precision == "bf16" else "bf16"
+    for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run", way=usual_way.replace(precision=other)):
+        pass
+    with pytest.raises(InputError, match="holds this run already"):
+        fit(_net(), digits, RECIPE.replace(epochs=1), out="run")
+
+
 def test_another_run_is_never_overwritten(digits) -> None:
     for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
         pass
     before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
     with pytest.raises(InputError, match="holds this run already.*nearest: --resume"):
         fit(_net(), digits, RECIPE.replace(epochs=1), out="run")
-    with pytest.raises(InputError, match=r"holds another run \(recipe.lr is 0.05 there, 0.01 here\)"):
+    with pytest.raises(InputError, match=r"holds another run \(recipe.lr is 0.05 there.*--init run goes on"):
         fit(_net(), digits, RECIPE.replace(epochs=1, lr=0.01), out="run", resume=True)
     with pytest.raises(InputError, match="holds another run"):
         fit(_net(), digits, RECIPE.replace(epochs=1), out="run", seed=1, resume=True)

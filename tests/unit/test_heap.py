@@ -12,6 +12,7 @@ import torch
 
 import deepskip as ds
 from deepskip.training import heap
+from deepskip.training.glibc import glibc
 from deepskip.training.recipe import Recipe
 from deepskip.training.way import Way
 
@@ -39,7 +40,7 @@ with heap.kept(2 * {size}):
 """
 
 
-@pytest.mark.skipif(heap._glibc() is None, reason="the C library is not glibc")
+@pytest.mark.skipif(glibc() is None, reason="the C library is not glibc")
 def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
     # A process of its own: one whose malloc has failed before takes memory from lesser heaps.
     found = subprocess.run(
@@ -53,7 +54,7 @@ def test_what_is_freed_is_there_again_without_a_page_fault() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory in use is read as Linux tells it")
-@pytest.mark.skipif(heap._glibc() is None, reason="the C library is not glibc")
+@pytest.mark.skipif(glibc() is None, reason="the C library is not glibc")
 def test_it_goes_back_to_the_system_at_the_end() -> None:
     import psutil
 
@@ -86,7 +87,7 @@ class _Library:
 def test_an_older_glibc_keeps_as_much_as_it_lets(monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses the one threshold, and with the other set leaves the first where it is."""
     library = _Library()
-    monkeypatch.setattr(heap, "_glibc", lambda: library)
+    monkeypatch.setattr(heap, "glibc", lambda: library)
     with heap.kept(SIZE):
         assert library.thresholds[heap._MMAP_THRESHOLD] == 32 * 1024**2
         assert library.thresholds[heap._TRIM_THRESHOLD] > 2**30
@@ -96,7 +97,7 @@ def test_an_older_glibc_keeps_as_much_as_it_lets(monkeypatch: pytest.MonkeyPatch
 def test_blocks_that_end_out_of_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two iterators that take turns: the heap is kept until the second has ended, whichever that is."""
     library = _Library()
-    monkeypatch.setattr(heap, "_glibc", lambda: library)
+    monkeypatch.setattr(heap, "glibc", lambda: library)
     one, other = heap.kept(SIZE), heap.kept(SIZE)
     one.__enter__()
     other.__enter__()
@@ -107,7 +108,7 @@ def test_blocks_that_end_out_of_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_happens_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heap, "_glibc", lambda: None)
+    monkeypatch.setattr(heap, "glibc", lambda: None)
     with heap.kept(2**60):
         assert torch.ones(3).sum() == 3
 
@@ -132,8 +133,8 @@ def test_no_bit_of_a_training_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> 
     data = ds.data.open("digits")
     spec = ds.zoo.get("resnet8_cifar", input=data.input, classes=len(data.classes))
     nets = []
-    for library in (heap._glibc(), None):
-        monkeypatch.setattr(heap, "_glibc", lambda library=library: library)
+    for library in (glibc(), None):
+        monkeypatch.setattr(heap, "glibc", lambda library=library: library)
         nets.append(ds.build(spec))
         list(ds.fit(nets[-1], data, Recipe(max_steps=4, epochs=1)))
     for one, other in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):

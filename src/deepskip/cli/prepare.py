@@ -65,10 +65,10 @@ def fastest_way(
     precision: str,
     memory: str,
     tune: str,
-    folder: Path | None,
+    folder: Path,
     output: Output,
 ) -> Way | None:
-    """Return the measured way to train; None where the run's own, or the usual one, is to be taken."""
+    """Return the measured way to train; None where the run in `folder` has one, or by rule."""
     from deepskip.data.batches import steps_per_epoch
     from deepskip.training.distributed import launched
     from deepskip.training.memory import at_once
@@ -78,7 +78,7 @@ def fastest_way(
     from deepskip.training.tuning import choose
 
     # Several processes would have to agree on what each of them measured, on cores that they share.
-    if tune == "off" or launched() or (folder is not None and held_way(folder) is not None):
+    if tune == "off" or launched() or held_way(folder) is not None:
         return None
     steps = recipe.epochs * steps_per_epoch(len(data.train), recipe.batch)
     steps = min(steps, recipe.max_steps or steps)

@@ -113,6 +113,7 @@ def train(
     """
     from deepskip.describe import zoo
     from deepskip.training.distributed import join, own_device
+    from deepskip.training.engine import refuse_early
     from deepskip.training.precision import choose_device
 
     chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)
@@ -137,9 +138,8 @@ def train(
         # One process searches for all.
         return _find_rate(built, opened, chosen, seed, device, precision, output) if world.first else None
     folder = out or Path("runs") / f"{opened.name}-{built.spec.name}-s{seed}"
-    way = fastest_way(
-        built.spec, opened, chosen, place, precision, memory, tune, folder if resume else None, output
-    )
+    refuse_early(built, opened, chosen, folder)
+    way = fastest_way(built.spec, opened, chosen, place, precision, memory, tune, folder, output)
     events = _fit(built, opened, chosen, folder, seed, str(place), precision, memory, way, resume, init, every)
     summary = _train(events, built, opened, chosen, folder, track and world.first, output, first=world.first)
     if output.json and world.first:

@@ -73,8 +73,8 @@ class OpenVinoRunner(Closing):
     """An OpenVINO model, one input uint8 [n, h, w, c] and one output, on the processor.
 
     Each thread computes some pictures by itself, so that none waits for another inside a layer; fewer pictures
-    than threads are computed by all threads together. A whole batch has shapes of its own, known beforehand, and
-    so has one picture; any other number is computed a little less fast.
+    than threads are computed by all threads together. A whole batch has shapes of its own, known beforehand,
+    and so has one picture; any other number is computed a little less fast.
     """
 
     def __init__(self, model: Any, *, precision: str, threads: int, batch: int) -> None:

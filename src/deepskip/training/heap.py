@@ -8,10 +8,7 @@ fifth of a step's time on a processor, for nothing.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import mmap
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import torch
 
 from deepskip.describe.spec import Spec
+from deepskip.training.glibc import glibc
 from deepskip.training.memory import free_bytes, needed_bytes
 from deepskip.training.way import Way
 
@@ -51,7 +49,7 @@ def kept(expected: int) -> Iterator[None]:
     After the block the free part goes back to the system. Without effect where the C library is not glibc. The
     room is only promised, and memory used when it is written to. Of several blocks the last to end gives back.
     """
-    library = _glibc()
+    library = glibc()
     if library is None:
         yield
         return
@@ -95,17 +93,3 @@ def _promise(library: Any, expected: int) -> None:
     inside = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     library.madvise(inside, (start + expected - inside) // mmap.PAGESIZE * mmap.PAGESIZE, _HUGE_PAGES)
     library.free(start)
-
-
-@functools.cache
-def _glibc() -> Any:
-    """Return the C library, when it is glibc on a 64-bit Linux; None elsewhere."""
-    if not sys.platform.startswith("linux") or sys.maxsize < 2**32:
-        return None
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
-        return None
-    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
-    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return library

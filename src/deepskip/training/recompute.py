@@ -19,7 +19,8 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from deepskip.nets.network import Network
 from deepskip.nets.parts import CoupledSum
 from deepskip.training.distributed import at_least_float32
-from deepskip.training.segments import segments
+from deepskip.training.relief import Relief
+from deepskip.training.segments import recompute_bytes, reversible_bytes, segments
 
 Blocks = Sequence[nn.Module]
 
@@ -41,8 +42,9 @@ class Recomputed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of `images` [n, c, h, w]."""
         x: Tensor = self.net.stem(images)
+        relief = _relief(x, recompute_bytes(self.net.spec, len(images)))
         for blocks in self.segments[:-1]:
-            x = _again(_Recompute, _Context(x), blocks, x)
+            x = _again(_Recompute, _Context(x, relief), blocks, x)
         logits: Tensor = self.net.head(_run(self.segments[-1], x))
         return logits
 
@@ -68,14 +70,15 @@ class Reversed(nn.Module):
         """Return the logits of `images` [n, c, h, w]."""
         # In half precision the sums of many blocks would lose what the way back needs.
         x = at_least_float32(self.net.stem(images))
+        relief = _relief(x, reversible_bytes(self.net.spec, len(images)))
         for reversible, blocks in self.runs:
-            x = self._there(blocks, x) if reversible else _run(blocks, x)
+            x = self._there(blocks, x, relief) if reversible else _run(blocks, x)
         logits: Tensor = self.net.head(x)
         return logits
 
-    def _there(self, blocks: Blocks, x: Tensor) -> Tensor:
+    def _there(self, blocks: Blocks, x: Tensor, relief: Relief | None) -> Tensor:
         """Compute a run of reversible blocks in pieces, so that the gradients of each are given on at once."""
-        back, context = _Back(self), _Context(x)
+        back, context = _Back(self), _Context(x, relief)
         starts = range(0, len(blocks), PIECE)
         for start in starts:
             ends = start == starts[0], start == starts[-1]
@@ -106,23 +109,36 @@ def _again(
     function: type[torch.autograd.Function], context: _Context, blocks: Blocks, x: Tensor, *extra: object
 ) -> Tensor:
     """Compute the blocks, and let `function` do so again in the backward pass."""
+    context.relieve()
     parameters = [p for block in blocks for p in block.parameters()]
     out: Tensor = function.apply(context, blocks, *extra, x, *parameters)  # type: ignore[no-untyped-call]
     return out
 
 
-class _Context:
-    """What a second computation needs, to be the first one's: random state and autocast."""
+def _relief(x: Tensor, needed: int) -> Relief | None:
+    """Return what keeps a step that needs so many bytes from taking many times that."""
+    return Relief(needed) if x.device.type == "cpu" else None
 
-    def __init__(self, x: Tensor) -> None:
+
+class _Context:
+    """What a second computation needs, to be the first one's: random state and autocast; and its memory."""
+
+    def __init__(self, x: Tensor, relief: Relief | None) -> None:
+        self._relief = relief
         self.kind = x.device.type
         self.random = torch.get_rng_state()
         self.devices, self.states = get_device_states(x)
         self.cast = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
 
+    def relieve(self) -> None:
+        """Between two pieces of the net: give back what the one before has left."""
+        if self._relief is not None:
+            self._relief()
+
     @contextlib.contextmanager
     def restored(self, blocks: Blocks) -> Iterator[None]:
         """Be where the first computation was; normalisers of `blocks` take nothing into their statistics."""
+        self.relieve()
         norms = [m for block in blocks for m in block.modules() if isinstance(m, _BatchNorm)]
         tracked = [norm for norm in norms if norm.track_running_stats]
         enabled, dtype = self.cast

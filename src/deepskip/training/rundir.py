@@ -40,14 +40,11 @@ class RunFolder:
         Raises InputError when the folder holds another run, or this one and `resume` is false; nothing in it
         is touched then. The "way" of a run that goes on is the one it began with.
         """
-        if path.exists() and not path.is_dir():
-            raise InputError(path, "a file", "a new folder, or one that holds this run")
+        refuse(path)
         folder = cls(path, config)
         if (path / CONFIG).exists():
             folder._agree(config, resume=resume)
             folder._hold()
-        elif path.is_dir() and {entry.name for entry in path.iterdir() if not _is_ours(entry)}:
-            raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
         else:
             folder._hold()
             try:
@@ -97,7 +94,7 @@ class RunFolder:
             raise InputError(
                 self.path,
                 f"a folder that holds another run ({key} is {there} there, {here} here)",
-                "a new folder",
+                f"a new folder, where --init {self.path} goes on from what this run learned",
             )
         if not resume:
             raise InputError(
@@ -168,6 +165,17 @@ class RunFolder:
                 self.path / STATE, "only damaged states", "a whole one; without state/ the run begins anew"
             )
         return None, []
+
+
+def refuse(path: Path) -> None:
+    """Refuse a place that can be no run's folder. Raises InputError."""
+    if path.exists() and not path.is_dir():
+        raise InputError(path, "a file", "a new folder, or one that holds this run")
+    if path.is_dir() and not (path / CONFIG).exists():
+        with explained(path):
+            other = any(not _is_ours(entry) for entry in path.iterdir())
+        if other:
+            raise InputError(path, "a folder with other files in it", "a new or empty folder (--out)")
 
 
 def held_way(path: Path) -> Way | None:
