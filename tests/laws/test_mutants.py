@@ -801,6 +801,24 @@ MUTANTS = {
         "        return 0\n",
         "end_to_end/test_sklearn.py::test_the_seed_decides_and_nothing_else",
     ),
+    "sklearn: a fit that failed leaves its classes": (
+        "sklearn.py",
+        "            self.__dict__ = before\n",
+        "",
+        "end_to_end/test_sklearn.py::test_a_fit_that_fails_changes_nothing",
+    ),
+    "sklearn: uint8 is taken for numbers from 0 to 1": (
+        "sklearn.py",
+        "        check_same_numbers(rows, self.value_range_, eight_bits=self._eight_bits)\n",
+        "",
+        "end_to_end/test_sklearn.py::test_eight_bits_and_other_numbers_are_not_mixed",
+    ),
+    "folding: a frozen normaliser becomes a bias that trains": (
+        "surgery/folding.py",
+        'trained[f"{norm}.bias"] for',
+        "True for",
+        "laws/test_folding.py::test_mode_precision_memory_order_and_frozen_parameters_stay",
+    ),
     "predict: answers are out of order": (
         "deploy/stream.py",
         "itertools.chain(first, read)",
