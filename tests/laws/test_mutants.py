@@ -743,7 +743,7 @@ MUTANTS = {
     ),
     "hub: a card that somebody wrote is lost": (
         "hub/repository.py",
-        "    if may_replace(folder / CARD):\n",
+        "    if held is None or is_as_written(held):\n",
         "    if True:\n",
         "end_to_end/test_hub.py::test_a_card_is_renewed_until_somebody_writes_in_it",
     ),
@@ -767,7 +767,7 @@ MUTANTS = {
     ),
     "card: a command line with its paths is published": (
         "hub/card.py",
-        'computed = [f"seed {known[\'seed\']}"] if "seed" in known else []',
+        'computed = [f"seed {_plain(str(known[\'seed\']))}"] if "seed" in known else []',
         'computed = [str(known.get("command")), f"seed {known[\'seed\']}"]',
         "unit/test_card.py::test_all_that_is_known_is_said_once",
     ),

@@ -12,7 +12,7 @@ import torch
 
 from deepskip.data.batches import normalise
 from deepskip.deploy import graph
-from deepskip.deploy.extras import need, openvino_core
+from deepskip.extras import need, openvino_core
 from deepskip.errors import InputError
 from deepskip.model import Model
 from tests.unit.deployed import FAMILIES, made, pixels
@@ -119,7 +119,7 @@ def test_a_net_on_a_gpu() -> None:
 def test_without_the_packages_one_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['onnx'] = None\n"
-        "from deepskip.deploy.extras import has, need\n"
+        "from deepskip.extras import has, need\n"
         "assert not has('onnx')\n"
         "need('onnx', '--to onnx')"
     )
@@ -134,7 +134,7 @@ def test_no_package_speaks_to_the_network() -> None:
         "import socket\n"
         "def no(*_, **__): raise SystemExit('the network was asked for')\n"
         "socket.socket.connect = socket.getaddrinfo = no\n"
-        "from deepskip.deploy.extras import need\n"
+        "from deepskip.extras import need\n"
         "for name in ('openvino', 'nncf', 'onnxruntime'): need(name, 'this')\n"
         "import sys, threading; assert threading.active_count() == 1, threading.enumerate()\n"
         "assert sys.modules['openvino_telemetry'] is None"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepskip.deploy.extras import need, openvino_core
+from deepskip.extras import need, openvino_core
 from deepskip.deploy.runner import Closing, Logits, Pixels
 
 PIECE = 8

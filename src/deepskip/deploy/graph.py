@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deepskip.data.batches import normalise, scale_and_shift
-from deepskip.deploy.extras import need
+from deepskip.extras import need
 from deepskip.deploy.runner import Pixels
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices, nearest

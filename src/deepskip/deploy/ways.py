@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deepskip.data.batches import scale_and_shift
 from deepskip.deploy import graph
 from deepskip.deploy.engines import OnnxRunner, OpenVinoRunner, TorchRunner
-from deepskip.deploy.extras import has, need
+from deepskip.extras import has, need
 from deepskip.deploy.runner import Pixels, Runner
 from deepskip.describe.preprocessing import Colour, Preprocessing
 from deepskip.describe.spec import Spec
