@@ -180,7 +180,9 @@ def test_another_library_s_repository_stays_what_it_is(
     assert hub.files == before
 
 
-@pytest.mark.parametrize(("revision", "asked"), [(None, "anna/farm"), (None, "anna/farm@main"), ("a", "anna/farm@a")])
+@pytest.mark.parametrize(
+    ("revision", "asked"), [(None, "anna/farm"), (None, "anna/farm@main"), ("a", "anna/farm@a")]
+)
 def test_what_was_pushed_last_is_what_is_loaded(
     hub: Hub, plain_http: None, model: ds.Model, revision: str | None, asked: str
 ) -> None:

@@ -759,6 +759,24 @@ MUTANTS = {
         "pass",
         "end_to_end/test_hub.py::test_a_token_stays_with_its_server",
     ),
+    "hub: another library's repository is written over": (
+        "hub/repository.py",
+        "        for file in (CONFIG, CARD):\n",
+        "        for file in (CARD,):\n",
+        "end_to_end/test_hub.py::test_another_library_s_repository_stays_what_it_is",
+    ),
+    "hub: what was pushed first is loaded for ever": (
+        "hub/repository.py",
+        "        forget(named, revision)\n",
+        "",
+        "end_to_end/test_hub.py::test_what_was_pushed_last_is_what_is_loaded",
+    ),
+    "cli: an error stands at a name that nobody typed": (
+        "cli/app.py",
+        "_fail(_as_typed(error), error.exit_code)",
+        "_fail(str(error), error.exit_code)",
+        "end_to_end/test_hostile.py::test_wrong_words",
+    ),
     "card: names are markup": (
         "hub/card.py",
         'return _PUNCTUATION.sub(r"\\\\\\1", printable(text))',

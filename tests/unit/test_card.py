@@ -162,7 +162,13 @@ NASTY = ("</details><script>alert(1)</script>", "a|b", "`x`", "---\n# big", "[l]
 
 
 def test_names_cannot_become_markup() -> None:
-    known = {**TRAINED, "seed": NASTY[0], "data": {"name": NASTY[0]}, "recipe": {"a\n```\nb": "c\n```\n# d"}, "init": "`rm`\n# x"}
+    known = {
+        **TRAINED,
+        "seed": NASTY[0],
+        "data": {"name": NASTY[0]},
+        "recipe": {"a\n```\nb": "c\n```\n# d"},
+        "init": "`rm`\n# x",
+    }
     text = card(header(NASTY, provenance=known, metrics={**MEASURED, "epoch": NASTY[3]}), "a/b")
     below = text.split("\n---\n", 1)[1]
     assert front(text)["model-index"][0]["results"][0]["dataset"]["name"] == NASTY[0]

@@ -12,8 +12,8 @@ import torch
 
 from deepskip.data.batches import normalise
 from deepskip.deploy import graph
-from deepskip.extras import need, openvino_core
 from deepskip.errors import InputError
+from deepskip.extras import need, openvino_core
 from deepskip.model import Model
 from tests.unit.deployed import FAMILIES, made, pixels
 

@@ -59,8 +59,8 @@ def doctor(
         output.result({**_report(examined), "picture": None if drawn is None else str(drawn)})
     else:
         _print(examined, output)
-        if drawn is not None:
-            output.say(f"drawn: {drawn}")
+        if picture is not None:
+            output.say("no picture to show: nothing is drawn" if drawn is None else f"drawn: {drawn}")
     errors = examined.of("error")
     if errors:
         kinds = ", ".join(dict.fromkeys(finding.kind for finding in errors))
@@ -90,7 +90,8 @@ def _summary(examined: Examination) -> str:
     return ", ".join(counted(number, severity) for number, severity in numbers if number) or "nothing found"
 
 
-def _draw(examined: Examination, path: Path) -> Path:
+def _draw(examined: Examination, path: Path) -> Path | None:
+    """Draw what the findings are about; None, and no file, where no finding is about pictures."""
     from deepskip.figures.contact import Offence, Shown, contact
     from deepskip.figures.style import write
 
@@ -99,7 +100,7 @@ def _draw(examined: Examination, path: Path) -> Path:
         for finding in examined.findings
         if (shown := [Shown(*sample) for sample in examined.samples(finding, SHOWN, PIXELS)])
     ]
-    return write(contact(examined.survey.name, offences), path, command_line())
+    return write(contact(examined.survey.name, offences), path, command_line()) if offences else None
 
 
 def _report(examined: Examination) -> dict[str, Any]:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from deepskip.data.batches import normalise, scale_and_shift
-from deepskip.extras import need
 from deepskip.deploy.runner import Pixels
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices, nearest
+from deepskip.extras import need
 from deepskip.model import Model
 from deepskip.nets.builder import assemble
 from deepskip.nets.network import Network

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -17,7 +17,9 @@ from deepskip.describe.ledger import count
 from deepskip.errors import printable
 from deepskip.weights.store import Header
 
-MARK = "<!-- Written by deepskip from the header of model.safetensors. Once changed, it is kept as it is: {} -->"
+MARK = (
+    "<!-- Written by deepskip from the header of model.safetensors. Once changed, it is kept as it is: {} -->"
+)
 """In every card that may be written anew, with the SHA-256 of all the rest."""
 _MARK = re.compile(re.escape(MARK).replace(r"\{\}", "([0-9a-f]{64})"))
 MOST = 20
@@ -139,13 +141,13 @@ def _data(header: Header) -> str:
     if given.get("fingerprint"):
         lines.append(f"fingerprint `{_code(given['fingerprint'])}`")
     span = header.provenance.get("value_range")
-    if _are_two_numbers(span) and list(span) != [0, 255]:
+    if _are_two_numbers(span) and tuple(span) != (0, 255):
         black, white = span
         lines.append(f"numbers from {black:g} (black) to {white:g} (white), in 256 levels")
     return "; ".join(lines) + "."
 
 
-def _are_two_numbers(span: Any) -> bool:
+def _are_two_numbers(span: object) -> TypeGuard[Sequence[float]]:
     return isinstance(span, list | tuple) and len(span) == 2 and all(isinstance(x, int | float) for x in span)
 
 

@@ -39,7 +39,7 @@ def repository_folder(name: str) -> Path:
 
 
 def forget(name: str, revision: str | None) -> None:
-    """Let the Hub be asked again for what `name` (`owner/name`) has on its branch `revision`, by default main."""
+    """Let the Hub be asked again for what `owner/name` has on its branch `revision`, by default main."""
     for one in {name, f"{name}@main"} if revision in (None, "main") else {f"{name}@{revision}"}:
         origin = repository_folder(one) / ORIGIN
         with explained(origin):

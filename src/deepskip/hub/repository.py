@@ -88,7 +88,7 @@ def _check_config(path: Path, where: object, place: str, example: str) -> None:
 
 
 def _card_in(path: Path) -> str | None:
-    """Return the card at `path`, None where there is none; one that cannot be read is somebody's, of no words."""
+    """Return the card at `path`, None where there is none, nothing for somebody's that is no text."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
