@@ -31,7 +31,8 @@ def choose_device(wanted: str) -> torch.device:
         asked = device is not None and device.type == "cuda"
         here = {0: "no GPU", 1: "one GPU"}.get(gpus, f"{gpus} GPUs")
         got = f"{wanted!r}, and PyTorch finds {here} here" if asked else repr(wanted)
-        raise InputError("--device", got, choices(["auto", *available]), nearest(wanted, available))
+        near = available[-1] if asked else nearest(wanted, available)
+        raise InputError("--device", got, choices(["auto", *available]), near)
     return device
 
 
