@@ -48,8 +48,8 @@ from torch import nn
 import deepskip as ds
 from deepskip.data.listing import find_pictures
 from deepskip.deploy import choosing, stream
-from deepskip.deploy.extras import need
 from deepskip.deploy.ways import Source, named, unnamed
+from deepskip.extras import need
 from deepskip.model import Model
 
 SIZE = 224

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from deepskip.data.arrays import final, from_arrays
 from deepskip.data.dataset import Dataset, Pixels, Split, UniformImages
-from deepskip.data.rows import flattened, range_of, shape_of, to_pixels
+from deepskip.data.rows import check_same_numbers, flattened, range_of, shape_of, to_pixels
 from deepskip.describe import zoo
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
@@ -50,7 +50,8 @@ class ResNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Pictures are [n, h, w] or [n, h, w, c] with c = 1 (grey) or 3 (red, green, blue), or rows [n, h · w · c] of
     these. Inside they are 256 levels a channel: uint8 as they are; other numbers by `value_range`, black and
-    white, which are by default the smallest and the largest number that `fit` saw. Training writes no file and,
+    white, which are by default the smallest and the largest number that `fit` saw. What `fit` saw as uint8
+    `predict` must see so too, and the other way round. Training writes no file and,
     unless `verbose`, says nothing; the same numbers and the same parameters give the same network, bit for bit,
     on a processor with the same number of threads.
 
@@ -146,8 +147,16 @@ class ResNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on pictures `X` (see the class) with labels `y` [n], and return the classifier.
 
         Raises InputError, a ValueError, for pictures, labels and parameters that do not go together, and
-        DivergedError where training left the finite numbers.
+        DivergedError where training left the finite numbers; what the classifier was before it then still is.
         """
+        before = vars(self).copy()
+        try:
+            return self._fit(X, y)
+        except BaseException:  # Ctrl-C, too: new classes beside the old net would be wrong in silence
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X: Any, y: Any) -> Self:  # noqa: N803
         recipe = self._recipe()
         rows, shape = flattened(X)
         rows, labels = validate_data(self, rows, y)
@@ -157,6 +166,7 @@ class ResNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError("y", f"only one class, {self.classes_.tolist()[0]!r}", "two classes or more")
         self.image_shape_ = shape_of(self.image_shape, shape, rows.shape[1])
         self.value_range_ = range_of(self.value_range, rows)
+        self._eight_bits = rows.dtype == np.uint8
         seed = _seed(self.random_state)
         begun = load(self.init) if isinstance(self.init, str | Path) else self.init
         data = self._data(to_pixels(rows, self.image_shape_, self.value_range_), places, recipe, begun, seed)
@@ -173,11 +183,12 @@ class ResNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return the probability of each class, float64 [n, classes], in the order of `classes_`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         rows, shape = flattened(X)
         rows = validate_data(self, rows, reset=False)
         if shape not in (None, self.image_shape_):
             raise InputError("X", f"pictures of {shape}", f"{self.image_shape_}, as fit had")
+        check_same_numbers(rows, self.value_range_, eight_bits=self._eight_bits)
         pixels = final(to_pixels(rows, self.image_shape_, self.value_range_), self.model_.preprocessing)
         split = Split(UniformImages(pixels), torch.zeros(len(rows), dtype=torch.int64))
         net = self.model_.net.to(choose_device(self.device))

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "_version": (),
     "errors": (),
     "files": (),
+    "extras": (),
     "seeds": (),
     "garbage": (),
     "describe": ("value", "preprocessing", "spec", "families", "zoo", "ledger"),
@@ -73,8 +74,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "architectures",
         "importing",
         "card",
-        "repository",
         "download",
+        "repository",
         "huggingface",
         "addresses",
     ),
@@ -182,7 +183,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pages": (),
     "sklearn": (),
     "deploy": (
-        "extras",
         "runner",
         "lowering",
         "graph",
@@ -235,7 +235,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "app",
     ),
 }
-TORCHLESS = ("_version", "errors", "files", "seeds", "describe", "figures", "reports")
+TORCHLESS = ("_version", "errors", "files", "extras", "seeds", "describe", "figures", "reports")
 LAZY = ("cli", "__init__", "__main__")  # torch only inside functions
 ORDER = [f"{room}.{file}" if file else room for room, files in ROOMS.items() for file in (files or ("",))]
 

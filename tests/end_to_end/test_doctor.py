@@ -97,8 +97,11 @@ def test_the_contact_sheet(deepskip: Command) -> None:
 
 def test_a_contact_sheet_of_a_good_folder_says_so(deepskip: Command) -> None:
     good(Path("photos"))
-    assert deepskip("doctor", "photos", "--picture", "none.svg").code == 0
-    assert "no picture to show" in Path("none.svg").read_text()
+    said = deepskip("doctor", "photos", "--picture", "none.svg")
+    assert said.code == 0
+    assert said.out.endswith("no picture to show: nothing is drawn\n")
+    assert deepskip("doctor", "photos", "--picture", "none.svg", "--json").json["picture"] is None
+    assert not Path("none.svg").exists()
 
 
 def test_what_is_no_data_set(deepskip: Command) -> None:

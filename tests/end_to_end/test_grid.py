@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -68,6 +69,22 @@ def test_a_cell_begins_from_what_another_has_trained(where: str) -> None:
     ]
     assert torch.equal(heads[1], 2 * heads[0])
     assert torch.equal(heads[2], heads[0])
+
+
+@pytest.mark.parametrize("where", ["processes", "threads"])
+def test_arrays_are_studied_in_the_process_that_has_them(where: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    made = ds.data.from_arrays(images, np.arange(20) % 2, name="digits")  # whatever it is called
+    spec = ds.zoo.cifar(8, classes=2, input=made.input)
+    one = cell("residual").replace(spec=spec, fingerprint=made.fingerprint)
+    given = executor(where)
+    with pytest.raises(ds.InputError) as raised:
+        list(run_grid([one, cell("plain")], made, Path("s"), **given))
+    what = next(iter(given))
+    assert f"{what}: got " in str(raised.value)
+    assert "arrays in memory" in str(raised.value)
+    assert not Path("s").exists()
+    assert [e.row["status"] for e in run_grid([one], made, Path("s")) if isinstance(e, CellEnded)] == ["ok"]
 
 
 def test_cells_come_after_what_they_begin_from_and_else_as_given() -> None:

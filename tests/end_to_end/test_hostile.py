@@ -17,25 +17,31 @@ from tests.end_to_end.command import Command
     [
         (
             ("train", "digits", "--net", "resnet_cifar", "--depth", 57),
-            "depth: got 57; allowed: 6n + 2; nearest: 56 or 62",
+            "--depth: got 57; allowed: 6n + 2; nearest: 56 or 62",
         ),
-        (("train", "digits", "--net", "rsnet20_cifar"), "net: got 'rsnet20_cifar'; allowed: "),
+        (("train", "digits", "--net", "rsnet20_cifar"), "--net: got 'rsnet20_cifar'; allowed: "),
         (("train", "digits", "--net", "rsnet20_cifar"), "nearest: resnet20_cifar"),
         (("train", "digits", "--net", "resnet_cifar"), "net 'resnet_cifar': got no depth"),
         (("train", "digits", "--set", "lrr=1"), "--set: got unknown key 'lrr'; allowed: epochs, max_steps, "),
         (("train", "digits", "--set", "lrr=1"), "nearest: lr"),
         (("train", "digits", "--set", "lr"), "--set: got 'lr'; allowed: KEY=VALUE"),
-        (("train", "digits", "--set", "lr=fast"), "Recipe.lr: got 'fast'; allowed: a valid number"),
+        (("train", "digits", "--set", "lr=fast"), "--set lr: got 'fast'; allowed: a number"),
         (("train", "digits", "--set", "schedule=cosin"), "nearest: cosine"),
-        (("train", "digits", "--epochs", 0), "Recipe.epochs: got 0; allowed: greater than or equal to 1"),
+        (("train", "digits", "--set", "size=abc"), "--set size: got 'abc'; allowed: a whole number"),
+        (("train", "digits", "--set=trivial=perhaps"), "--set trivial: got 'perhaps'; allowed: true or false"),
+        (("train", "digits", "--epochs", 0), "--epochs: got 0; allowed: greater than or equal to 1"),
+        (("train", "digits", "--lr=-1"), "--lr: got -1.0; allowed: greater than 0"),
+        (("train", "digits", "--seed", "-1"), "--seed: got -1; allowed: a whole number from 0; nearest: 0"),
+        (("inspect", "nowhere", "digits", "--seed=-7"), "--seed: got -7; allowed: a whole number from 0"),
+        (("import", "a.pth", "--net", "resnet18", "--out", "b", "--seed", "-1"), "--seed: got -1"),
         (("train", "digits", "--epochs", "many"), "--epochs: got 'many'; allowed: a whole number"),
         (("train", "digits", "--seed", "1.5"), "--seed: got '1.5'; allowed: a whole number"),
         (("train", "digits", "--device", "cuda:99"), "--device: got 'cuda:99'"),
         (
             ("study", "depth", "digits", "--net", "plain_cifar"),
-            "net: got 'plain_cifar'; allowed: a residual family",
+            "--net: got 'plain_cifar'; allowed: a residual family",
         ),
-        (("train", "digits", "--recipe", "quik"), "nearest: quick"),
+        (("train", "digits", "--recipe", "quik"), "--recipe: got 'quik'; allowed: quick"),
         (("train", "digits", "--device", "tpu"), "--device: got 'tpu'"),
         (("train", "digits", "--precision", "fp8"), "--precision: got 'fp8'; allowed: auto, float32, bf16"),
         (("train", "digits", "--ecpohs", 3), "nearest: --epochs"),
@@ -52,7 +58,7 @@ from tests.end_to_end.command import Command
             "--depths: got '8,x'; allowed: whole numbers separated by commas",
         ),
         (("study", "depth", "digits", "--depths", "8,57"), "depth: got 57"),
-        (("study", "depth", "digits", "--seeds", 0), "seeds: got 0"),
+        (("study", "depth", "digits", "--seeds", 0), "--seeds: got 0"),
         (("study", "depth", "digits", "--workers", 0), "--workers: got 0"),
         (
             ("evaluate", "nowhere", "digits"),
@@ -69,6 +75,64 @@ def test_wrong_words(deepskip: Command, args: tuple[object, ...], says: str) -> 
     assert said.code == 2
     assert says in said.error
     assert not Path("runs").exists()
+
+
+def test_a_model_that_is_not_there_has_a_near_one(deepskip: Command) -> None:
+    for file in ("runs/r56/model.safetensors", "runs/other/model.safetensors", "net.safetensors"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_bytes(b"")
+    Path("runs/r57").mkdir()  # no model in it
+    Path("r.txt").write_text("")
+    for model, near in (
+        ("runs/r65", "runs/r56"),
+        ("run/r56", "runs/r56"),
+        ("net.safetensor", "net.safetensors"),
+        ("runs/r56/model.safetensor", "runs/r56/model.safetensors"),
+        ("runs/r57", "runs/r56"),
+        ("runs", "runs/other"),
+    ):
+        for command in (("evaluate", model, "digits"), ("predict", model, "a.png")):
+            said = deepskip(*command)
+            assert said.code == 2
+            assert said.error.startswith(f"{model}: got ")
+            assert said.error.endswith(f"; nearest: {near}")
+    assert deepskip("describe", "runs/r65").error.endswith("; nearest: runs/r56")
+    assert "nearest" not in deepskip("evaluate", "zzz", "digits").error
+
+
+def test_no_gpu_is_said_where_there_is_none(deepskip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for wanted in ("cuda", "cuda:1"):
+        said = deepskip("train", "digits", "--device", wanted)
+        assert said.code == 2
+        assert (
+            said.error
+            == f"--device: got '{wanted}', and PyTorch finds no GPU here; allowed: auto, cpu; nearest: cpu"
+        )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    said = deepskip("train", "digits", "--device", "cuda:2")
+    assert said.error.startswith(
+        "--device: got 'cuda:2', and PyTorch finds 2 GPUs here; allowed: auto, cpu, cuda"
+    )
+
+
+def test_a_model_measured_on_other_classes(deepskip: Command, photos: Callable[..., Path]) -> None:
+    base = ("--net", "resnet", "--depth", 10, "--epochs", 1, "--set", "size=32", "--out", "run")
+    assert deepskip("train", photos(), *base).code == 0
+    other = photos("others", ("cat", "dog"))
+    said = deepskip("evaluate", "run", other)
+    assert said.code == 2
+    assert said.error.startswith(f"{other}/val: got unknown class 'cat'; allowed: blue, green, red")
+    assert (
+        "digits: got unknown class '0'; allowed: blue, green, red"
+        in deepskip("evaluate", "run", "digits").error
+    )
+    for split in ("train", "val"):  # what it measures on is enough
+        for label, name in (("cat", "blue"), ("dog", "red")):
+            if split == "val":
+                (other / split / label).rename(other / split / name)
+    assert deepskip("evaluate", "run", other).code == 0
 
 
 def test_an_empty_class(deepskip: Command, photos: Callable[..., Path]) -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors.torch import save
 
 import deepskip as ds
-from deepskip.hub.card import MARK
+from deepskip.hub import repository
+from deepskip.hub.card import card, is_as_written
+from deepskip.hub.download import repository_folder
 from deepskip.hub.huggingface import _Linked
 from deepskip.weights.store import read_header
 from tests.end_to_end.command import Command
@@ -79,16 +81,31 @@ def test_a_trained_model_s_card_has_its_numbers(deepskip: Command) -> None:
 
 def test_a_card_is_renewed_until_somebody_writes_in_it(model: ds.Model) -> None:
     model.save_pretrained("saved")
-    card = Path("saved", "README.md")
+    readme = Path("saved", "README.md")
     renewed = ds.Model(model.net, model.header.replace(metrics={"val_error": 12.5}))
-    renewed.save_pretrained("saved")
-    assert "12.50 %" in card.read_text()
-    card.write_text(card.read_text().replace(MARK, "My own words."))
+    renewed.save_pretrained("saved", licence="mit")
+    assert "12.50 %" in readme.read_text()
     model.save_pretrained("saved")
-    assert "12.50 %" in card.read_text()
-    card.write_bytes(b"\xff\xfe no text")
+    assert "25.00 %" in readme.read_text()
+    assert "license: mit" in readme.read_text()  # that of before, as no other is said
+    assert is_as_written(readme.read_text())
+    written = readme.read_text().replace("## Limits", "My own words.\n\n## Limits")
+    for content in (written.encode(), b"\xff\xfe no text", b""):
+        readme.write_bytes(content)
+        renewed.save_pretrained("saved")
+        assert readme.read_bytes() == content
+
+
+def test_a_card_that_cannot_be_made_leaves_the_model_as_it_was(
+    model: ds.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model.save_pretrained("saved")
-    assert card.read_bytes() == b"\xff\xfe no text"
+    before = {path: path.read_bytes() for path in Path("saved").iterdir()}
+    monkeypatch.setattr(repository, "card", lambda *_: 1 / 0)
+    other = ds.Model(model.net, model.header.replace(classes=("a", "b", "c")))
+    with pytest.raises(ZeroDivisionError):
+        other.save_pretrained("saved")
+    assert {path: path.read_bytes() for path in Path("saved").iterdir()} == before
 
 
 def test_a_run_folder_is_no_place_to_save_in(model: ds.Model, deepskip: Command) -> None:
@@ -145,9 +162,48 @@ def test_a_card_that_somebody_wrote_stays_on_the_hub(hub: Hub, plain_http: None,
     hub.files[place] = b"---\nlicense: mit\n---\nMine."
     model.push_to_hub("anna/farm", token="secret")
     assert hub.files[place] == b"---\nlicense: mit\n---\nMine."
-    hub.files[place] = f"old {MARK}".encode()
+    old = card(model.header.replace(metrics={"val_error": 12.5}), "anna/farm", "mit")
+    hub.files[place] = old.encode()
     model.push_to_hub("anna/farm", token="secret")
     assert b"25.00 %" in hub.files[place]
+    assert b"license: mit" in hub.files[place]
+
+
+@pytest.mark.parametrize("config", [b'{"model_type": "vit"}', b"{"])
+def test_another_library_s_repository_stays_what_it_is(
+    hub: Hub, plain_http: None, model: ds.Model, config: bytes
+) -> None:
+    hub.files["/anna/farm/resolve/c0ffee/config.json"] = config
+    before = dict(hub.files)
+    with pytest.raises(ds.InputError, match="hf://anna/farm: got a repository with .*config.json"):
+        model.push_to_hub("anna/farm", token="secret")
+    assert hub.files == before
+
+
+@pytest.mark.parametrize(
+    ("revision", "asked"), [(None, "anna/farm"), (None, "anna/farm@main"), ("a", "anna/farm@a")]
+)
+def test_what_was_pushed_last_is_what_is_loaded(
+    hub: Hub, plain_http: None, model: ds.Model, revision: str | None, asked: str
+) -> None:
+    other = ds.Model(ds.build(model.net.spec, seed=2).eval(), model.header.replace(classes=("a", "b", "c")))
+    for one in (model, other):
+        one.push_to_hub("anna/farm", token="secret", revision=revision)
+        assert same(ds.load(f"hf://{asked}"), one)
+
+
+def test_two_repositories_are_two_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a/b--c", "a--b/c", "a/b@c", "a/b--c@main")
+    folders = {repository_folder(name) for name in names}
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
+    assert len(folders | {repository_folder(name) for name in names}) == 8
+
+
+@pytest.mark.parametrize("name", ["a/b@..", "a/b@x/../y", "../b", "a/..", "a/.", "a/b@./x"])
+def test_no_name_steps_out_of_its_folder(hub: Hub, name: str) -> None:
+    with pytest.raises(ds.InputError, match="hf://: got .*; allowed: owner/name, or owner/name@revision"):
+        ds.load(f"hf://{name}")
+    assert hub.requests == []
 
 
 def test_a_private_repository_needs_its_token(
@@ -166,7 +222,11 @@ def test_a_token_stays_with_its_server() -> None:
     from email.message import Message
 
     asked = urllib.request.Request("https://hub.example/a", headers={"Authorization": "Bearer secret"})
-    for url, kept in (("https://hub.example/b", True), ("https://elsewhere.example/b", False)):
+    for url, kept in (
+        ("https://hub.example/b", True),
+        ("https://elsewhere.example/b", False),
+        ("http://hub.example/b", False),
+    ):
         other: Any = _Linked().redirect_request(asked, None, 302, "", Message(), url)  # type: ignore[arg-type]
         assert other.has_header("Authorization") == kept
 

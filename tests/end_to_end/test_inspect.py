@@ -88,9 +88,14 @@ def test_an_instrument_at_a_time(deepskip: Command, models: Path) -> None:
 
 def test_what_is_refused_is_one_line_and_leaves_no_folder(deepskip: Command, models: Path) -> None:
     run = models / "run"
-    assert "only: got 'lenz'" in deepskip("inspect", run, "digits", "--only", "lenz", "--out", "i").error
-    assert "images: got 0" in deepskip("inspect", run, "digits", "--images", 0, "--out", "i").error
-    assert "s1.b9" in deepskip("inspect", run, "digits", "--at", "s1.b9", "--out", "i").error
+    assert (
+        "--only: got 'lenz'; allowed: signal, "
+        in deepskip("inspect", run, "digits", "--only", "lenz", "--out", "i").error
+    )
+    assert "--images: got 0" in deepskip("inspect", run, "digits", "--images", 0, "--out", "i").error
+    said = deepskip("inspect", run, "digits", "--at", "s1.b9", "--out", "i").error
+    near = r"--at: got 's1\.b9'; allowed: a block, as s1\.b1, or a part of the net; nearest: s1\.b\d"
+    assert re.fullmatch(near, said), said
     assert not Path("i").exists()
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("years")
@@ -100,9 +105,21 @@ def test_what_is_refused_is_one_line_and_leaves_no_folder(deepskip: Command, mod
 
 def test_another_models_folder_is_left_alone(deepskip: Command, models: Path) -> None:
     given = ("digits", "--only", "identity", "--images", 40, "--out", "i")
+    names = {name: ds.load(models / name).net.spec.name for name in ("run", "twin")}
     assert deepskip("inspect", models / "run", *given).code == 0
     before = Path("i/blocks.jsonl").read_bytes()
-    assert "something else" in deepskip("inspect", models / "twin", *given).error
+    for model, more, says in (
+        ("twin", (), f"an inspection with model {names['run']!r}, not {names['twin']!r}; allowed: "),
+        ("run", ("--seed", 1), "an inspection with seed 0, not 1; allowed: the same model, data and settings"),
+        ("run", ("--at", "s1.b1"), "an inspection with at None, not 's1.b1'; allowed: the same model"),
+        ("run", ("--twin", models / "twin"), f"an inspection with twin None, not {names['twin']!r}; allowed"),
+    ):
+        assert f"i: got {says}" in deepskip("inspect", models / model, *given, *more).error
+    held = json.loads(Path("i/inspection.json").read_text())
+    Path("i/inspection.json").write_text(json.dumps({**held, "of": {**held["of"], "weights": "0"}}))
+    assert (
+        "i: got an inspection with other weights; allowed" in deepskip("inspect", models / "run", *given).error
+    )
     assert Path("i/blocks.jsonl").read_bytes() == before
     held = json.loads(Path("i/inspection.json").read_text())
     Path("i/inspection.json").write_text(json.dumps({name: held[name] for name in ("of", "seconds")}))

@@ -212,6 +212,40 @@ def test_pictures_of_another_shape_are_refused() -> None:
         found.predict(COLOUR.reshape(24, 12, 16))
 
 
+def test_a_fit_that_fails_changes_nothing() -> None:
+    found = ResNetClassifier(**SMALL)
+    with pytest.raises(ds.InputError):
+        found.set_params(epochs=0).fit(COLOUR, SIDES)
+    with pytest.raises(ds.InputError):
+        found.set_params(epochs=1, device="gpu").fit(COLOUR, SIDES)
+    with pytest.raises(NotFittedError):
+        found.predict(COLOUR)
+    found.set_params(device="cpu").fit(COLOUR, np.where(SIDES, "odd", "even"))
+    before = vars(found).copy()
+    expected = found.predict_proba(COLOUR)
+    with pytest.raises(ds.DivergedError):
+        found.set_params(epochs=3, batch=10, lr=1e30).fit(X[:100], Y[:100])
+    found.set_params(epochs=1, batch=100, lr=None)
+    assert all(getattr(found, name) is value for name, value in before.items())
+    assert found.classes_.tolist() == ["even", "odd"]
+    assert np.array_equal(found.predict_proba(COLOUR), expected)
+
+
+def test_eight_bits_and_other_numbers_are_not_mixed() -> None:
+    levels, parts = COLOUR, COLOUR / 255
+    with pytest.raises(ds.InputError, match=r"value_range: got \(0, 1\); allowed: none beside uint8"):
+        ResNetClassifier(**SMALL, value_range=(0, 1)).fit(levels, SIDES)
+    found = ResNetClassifier(**SMALL, value_range=(0, 1)).fit(parts, SIDES)
+    with pytest.raises(ds.InputError, match="X: got uint8, 0 to 255; allowed: numbers from 0 to 1"):
+        found.predict(levels)
+    found = ResNetClassifier(**SMALL).fit(levels, SIDES)
+    with pytest.raises(ds.InputError, match="X: got numbers of type float64; allowed: uint8, as fit had"):
+        found.predict(parts)
+    assert np.array_equal(found.predict_proba(levels.astype(int)), found.predict_proba(levels))
+    found = ResNetClassifier(**SMALL, value_range=(0, 255)).fit(levels.astype(float), SIDES)
+    assert np.array_equal(found.predict_proba(levels.astype(float)), found.predict_proba(levels))
+
+
 def test_training_that_diverges_is_said() -> None:
     with pytest.raises(ds.DivergedError):
         ResNetClassifier(depth=8, epochs=3, batch=10, lr=1e30).fit(X[:100], Y[:100])

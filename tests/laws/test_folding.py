@@ -102,7 +102,8 @@ def test_mode_precision_memory_order_and_frozen_parameters_stay() -> None:
     assert not fold(net.eval()).training
     assert {p.dtype for p in made.parameters()} == {torch.float64}
     assert made.stages["s2"]["b1"].branch.conv2.weight.is_contiguous(memory_format=torch.channels_last)
-    assert [n for n, p in made.named_parameters() if not p.requires_grad] == ["stem.conv1.weight"]
+    frozen = [n for n, p in made.named_parameters() if not p.requires_grad]
+    assert frozen == ["stem.conv1.weight", "stem.conv1.bias"]  # the bias is what the normaliser was
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 

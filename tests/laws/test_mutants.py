@@ -785,7 +785,7 @@ MUTANTS = {
     ),
     "hub: a card that somebody wrote is lost": (
         "hub/repository.py",
-        "    if may_replace(folder / CARD):\n",
+        "    if held is None or is_as_written(held):\n",
         "    if True:\n",
         "end_to_end/test_hub.py::test_a_card_is_renewed_until_somebody_writes_in_it",
     ),
@@ -801,6 +801,24 @@ MUTANTS = {
         "pass",
         "end_to_end/test_hub.py::test_a_token_stays_with_its_server",
     ),
+    "hub: another library's repository is written over": (
+        "hub/repository.py",
+        "        for file in (CONFIG, CARD):\n",
+        "        for file in (CARD,):\n",
+        "end_to_end/test_hub.py::test_another_library_s_repository_stays_what_it_is",
+    ),
+    "hub: what was pushed first is loaded for ever": (
+        "hub/repository.py",
+        "        forget(named, revision)\n",
+        "",
+        "end_to_end/test_hub.py::test_what_was_pushed_last_is_what_is_loaded",
+    ),
+    "cli: an error stands at a name that nobody typed": (
+        "cli/app.py",
+        "_fail(_as_typed(error), error.exit_code)",
+        "_fail(str(error), error.exit_code)",
+        "end_to_end/test_hostile.py::test_wrong_words",
+    ),
     "card: names are markup": (
         "hub/card.py",
         'return _PUNCTUATION.sub(r"\\\\\\1", printable(text))',
@@ -809,7 +827,7 @@ MUTANTS = {
     ),
     "card: a command line with its paths is published": (
         "hub/card.py",
-        'computed = [f"seed {known[\'seed\']}"] if "seed" in known else []',
+        'computed = [f"seed {_plain(str(known[\'seed\']))}"] if "seed" in known else []',
         'computed = [str(known.get("command")), f"seed {known[\'seed\']}"]',
         "unit/test_card.py::test_all_that_is_known_is_said_once",
     ),
@@ -842,6 +860,24 @@ MUTANTS = {
         "        return int(random_state)\n",
         "        return 0\n",
         "end_to_end/test_sklearn.py::test_the_seed_decides_and_nothing_else",
+    ),
+    "sklearn: a fit that failed leaves its classes": (
+        "sklearn.py",
+        "            self.__dict__ = before\n",
+        "",
+        "end_to_end/test_sklearn.py::test_a_fit_that_fails_changes_nothing",
+    ),
+    "sklearn: uint8 is taken for numbers from 0 to 1": (
+        "sklearn.py",
+        "        check_same_numbers(rows, self.value_range_, eight_bits=self._eight_bits)\n",
+        "",
+        "end_to_end/test_sklearn.py::test_eight_bits_and_other_numbers_are_not_mixed",
+    ),
+    "folding: a frozen normaliser becomes a bias that trains": (
+        "surgery/folding.py",
+        'trained[f"{norm}.bias"] for',
+        "True for",
+        "laws/test_folding.py::test_mode_precision_memory_order_and_frozen_parameters_stay",
     ),
     "predict: answers are out of order": (
         "deploy/stream.py",

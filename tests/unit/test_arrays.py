@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deepskip.data as data
+from deepskip.data import arrays
 from deepskip.data.decode import fit, from_pixels
 from deepskip.data.rows import flattened, range_of, shape_of, to_pixels
 from deepskip.describe.preprocessing import Preprocessing
@@ -139,6 +140,9 @@ def test_a_model_s_preprocessing_is_used_as_it_is() -> None:
         ({"val": (COLOUR[:1], LABELS[:1])}, "val: images: got 3 channels; allowed: 1, as the others have"),
         ({"val": (GREY[:1], [9])}, "val: labels: got unknown class '9'; allowed: 0, 1, 2, 3"),
         ({"val": (GREY[:1], LABELS[:1], 3)}, "val: got 3 things"),
+        ({"val": [GREY[:1], LABELS[:2]]}, "val: labels: got 2 labels; allowed: 1"),
+        ({"val": "0.2"}, "val: got '0.2'; allowed: a part between 0 and 1, or images and labels; nearest: 0.2"),
+        ({"val": GREY[0, 0]}, "val: got a ndarray; allowed: a part between 0 and 1, or images and labels"),
         ({"images": GREY[:4], "labels": LABELS[:4]}, "labels: got one picture in each class; allowed: more"),
     ],
 )
@@ -146,6 +150,27 @@ def test_wrong_arrays_are_said_in_one_line(change: dict[str, Any], says: str) ->
     with pytest.raises(InputError) as raised:
         data.from_arrays(**{"images": GREY, "labels": LABELS, **change})
     assert says in str(raised.value)
+
+
+def test_a_validation_split_may_be_a_list_of_two() -> None:
+    made = data.from_arrays(GREY, LABELS, val=[GREY[:3], LABELS[:3]])
+    assert (len(made.train), len(made.val)) == (40, 3)
+
+
+def test_mean_and_deviation_of_many_pictures_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data.from_arrays(GREY, LABELS).preprocessing
+    counted: list[int] = []
+    bincount = np.bincount
+
+    def counting(levels: Any, **given: Any) -> Any:
+        counted.append(len(levels))
+        return bincount(levels, **given)
+
+    monkeypatch.setattr(arrays, "COUNTED", 100)
+    monkeypatch.setattr(np, "bincount", counting)
+    assert data.from_arrays(GREY, LABELS).preprocessing == whole
+    assert max(counted) <= 100
+    assert sum(counted) == 32 * 36
 
 
 # Rows -------------------------------------------------------------------------------------------------------
@@ -239,3 +264,16 @@ def test_shapes_that_do_not_fit(wanted: Any, found: Any, features: int, says: st
     with pytest.raises(InputError) as raised:
         shape_of(wanted, found, features)
     assert says in str(raised.value)
+
+
+def test_eight_bits_have_a_black_and_a_white_of_their_own() -> None:
+    rows = GREY.reshape(40, -1)
+    assert range_of((0, 255), rows) == (0, 255)
+    with pytest.raises(InputError, match=r"value_range: got \(0, 1\); allowed: none beside uint8"):
+        range_of((0, 1), rows)
+
+
+@pytest.mark.parametrize("wanted", [8, 8.0, (8, "x"), (None, 8), ((8, 8), 1)])
+def test_a_shape_that_is_none_is_said_in_one_line(wanted: Any) -> None:
+    with pytest.raises(InputError, match=r"image_shape: got .*; allowed: \(height, width\), or with a third"):
+        shape_of(wanted, None, 64)

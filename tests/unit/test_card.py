@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deepskip as ds
-from deepskip.hub.card import MARK, card
+from deepskip.hub.card import card, is_as_written, licence_of
 from deepskip.hub.repository import config_of, is_ours
 from deepskip.training.recipe import Recipe, read_recipe
 from deepskip.weights.store import Header
@@ -64,7 +64,7 @@ def test_the_front_is_valid_for_huggingface_hub() -> None:
 
 def test_all_that_is_known_is_said_once() -> None:
     text = card(header(provenance=TRAINED, metrics=MEASURED), "anna/cats")
-    assert MARK in text
+    assert is_as_written(text)
     for said in (
         "# resnet8\\_cifar on cifar10",
         f"{ds.count(header().spec).params:,} parameters",
@@ -88,6 +88,30 @@ def test_the_recipe_in_it_is_one(tmp_path: Any) -> None:
     inside = text.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "recipe.yaml").write_text(inside)
     assert read_recipe(tmp_path / "recipe.yaml") == RECIPE
+
+
+def test_a_recipe_without_milestones_stays_one(tmp_path: Any) -> None:
+    recipe = Recipe(epochs=3, milestones=())
+    text = card(header(provenance={**TRAINED, "recipe": recipe.model_dump(mode="json")}))
+    (tmp_path / "recipe.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_card_knows_whether_anybody_wrote_in_it() -> None:
+    text = card(header(provenance=TRAINED, metrics=MEASURED), licence="mit")
+    assert is_as_written(text)
+    assert is_as_written(text.replace("\n", "\r\n"))  # as Git may have it on another system
+    for other in (text.replace("33.33", "33.34"), text + "Mine.\n", text.replace("mit", "gpl"), "", "Mine."):
+        assert not is_as_written(other)
+    assert licence_of(text) == "mit"
+    assert licence_of(card(header())) is None
+    for other in ("", "Mine.", "---\n[\n---\n", "---\n- a\n---\n", "---\nlicense: 3\n---\n"):
+        assert licence_of(other) is None
+
+
+@pytest.mark.parametrize("span", ["ab", [0], [0, 1, 2], ["black", "white"], {"a": 0, "b": 1}, [None, 3]])
+def test_a_range_that_is_none_is_left_out(span: Any) -> None:
+    assert "(black)" not in card(header(provenance={**TRAINED, "value_range": span}))
 
 
 def test_what_is_not_known_is_not_said() -> None:
@@ -138,8 +162,14 @@ NASTY = ("</details><script>alert(1)</script>", "a|b", "`x`", "---\n# big", "[l]
 
 
 def test_names_cannot_become_markup() -> None:
-    known = {**TRAINED, "data": {"name": NASTY[0]}, "recipe": {"a\n```\nb": "c\n```\n# d"}, "init": "`rm`\n# x"}
-    text = card(header(NASTY, provenance=known, metrics=MEASURED), "a/b")
+    known = {
+        **TRAINED,
+        "seed": NASTY[0],
+        "data": {"name": NASTY[0]},
+        "recipe": {"a\n```\nb": "c\n```\n# d"},
+        "init": "`rm`\n# x",
+    }
+    text = card(header(NASTY, provenance=known, metrics={**MEASURED, "epoch": NASTY[3]}), "a/b")
     below = text.split("\n---\n", 1)[1]
     assert front(text)["model-index"][0]["results"][0]["dataset"]["name"] == NASTY[0]
     assert "<script" not in below.replace("\\<script", "")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from deepskip.data.batches import normalise
 from deepskip.deploy import graph
-from deepskip.deploy.extras import need, openvino_core
 from deepskip.deploy.lowering import BINARY, UNARY, Graph, Value, one, two
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
+from deepskip.extras import need, openvino_core
 from deepskip.model import Model
 from deepskip.nets import parts
 from tests.laws.strategies import specs
@@ -151,7 +151,7 @@ def test_a_net_on_a_gpu() -> None:
 def test_without_the_packages_one_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['onnx'] = None\n"
-        "from deepskip.deploy.extras import has, need\n"
+        "from deepskip.extras import has, need\n"
         "assert not has('onnx')\n"
         "need('onnx', '--to onnx')"
     )
@@ -166,7 +166,7 @@ def test_no_package_speaks_to_the_network() -> None:
         "import socket\n"
         "def no(*_, **__): raise SystemExit('the network was asked for')\n"
         "socket.socket.connect = socket.getaddrinfo = no\n"
-        "from deepskip.deploy.extras import need\n"
+        "from deepskip.extras import need\n"
         "for name in ('openvino', 'nncf', 'onnxruntime'): need(name, 'this')\n"
         "import sys, threading; assert threading.active_count() == 1, threading.enumerate()\n"
         "assert sys.modules['openvino_telemetry'] is None"

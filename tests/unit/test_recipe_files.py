@@ -27,8 +27,8 @@ def test_a_file_is_a_recipe_and_says_where_the_rest_is_from() -> None:
     ("text", "says"),
     [
         ("epoch: 7", "wrong.yaml: got unknown field 'epoch'; allowed: epochs, .*; nearest: epochs"),
-        ("epochs: many", "wrong.yaml: Recipe.epochs: got 'many'; allowed: a valid integer"),
-        ("batch: 0", "wrong.yaml: Recipe.batch: got 0"),
+        ("epochs: many", "wrong.yaml: epochs: got 'many'; allowed: a whole number"),
+        ("batch: 0", "wrong.yaml: batch: got 0"),
         ("- epochs", "wrong.yaml: got no mapping"),
         ("a: [1", r"wrong.yaml: got .*\(line 1\); allowed: a YAML file"),
         ("!!python/object/apply:os.system [ls]", "wrong.yaml: got could not determine a constructor"),

@@ -241,7 +241,10 @@ def test_pictures_to_draw_are_those_that_the_net_saw(digits) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"at": "stages.s3.b9"}, "place: got 'stages.s3.b9'"),
+        (
+            {"at": "stages.s3.b9"},
+            "at: got 'stages.s3.b9'; allowed: a block, as s1.b1, or a part of the net; nearest: stages.s3.b",
+        ),
         ({"at": "stages.*.*"}, "at: got 'stages.*.*', 3 places; allowed: one place"),
         ({"at": "head.linear"}, "at: got 'head.linear', whose output has 2 dimensions"),
         ({"target": "truth"}, "target: got 'truth'; allowed: predicted or label"),

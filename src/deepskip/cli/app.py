@@ -24,7 +24,7 @@ from deepskip.cli.spectrum import spectrum
 from deepskip.cli.train import train
 from deepskip.cli.use import evaluate, predict
 from deepskip.cli.weights import import_
-from deepskip.errors import DeepskipError, choices, nearest
+from deepskip.errors import DeepskipError, choices, nearest, printable
 
 INTERRUPTED = 130
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _fail(_explain(error), 2)
     except DeepskipError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(_as_typed(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, prefix="")
     except BrokenPipeError:
@@ -95,6 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _as_typed(error: DeepskipError) -> str:
+    """Return an error's line; it stands at the option that was typed where it is about that one's value.
+
+    Below the command line a value has its name in Python: `images`, `Recipe.epochs`.
+    """
+    name = str(error.where).removeprefix("Recipe.").partition(".")[0]
+    option = f"--{name.replace('_', '-')}"
+    words = [word.removeprefix("--set=") for word in show.typed]
+    if any(word.partition("=")[0] == option for word in words):
+        where = option
+    elif any(word.startswith(f"{name}=") for word in words):
+        where = f"--set {name}"
+    else:
+        return str(error)
+    return printable(_line(where, str(error.got), str(error.allowed), error.nearest))
+
+
 def _prepare_streams() -> None:
     """Let a terminal that lacks a sign show a question mark, and a closed stream swallow what it is sent."""
     for name in ("stdout", "stderr"):
@@ -112,6 +129,8 @@ def _fail(line: str, code: int, *, prefix: str = "error: ") -> int:
 
 def _explain(error: CycloptsError) -> str:
     """Return the parser's complaint in this project's own form."""
+    if isinstance(error.__cause__, DeepskipError):  # of a converter of ours, whose words it would lose
+        return str(error.__cause__)
     command = " ".join(error.command_chain or ())
     where = f"deepskip {command}".strip()
     if isinstance(error, cyclopts.UnknownOptionError):
@@ -138,5 +157,5 @@ def _explain(error: CycloptsError) -> str:
     return _line(where, text[:1].lower() + text[1:], f"what `{where} --help` shows", None)
 
 
-def _line(where: str, got: str, allowed: str, near: str | None) -> str:
-    return f"{where}: got {got}; allowed: {allowed}" + (f"; nearest: {near}" if near else "")
+def _line(where: str, got: str, allowed: str, near: object) -> str:
+    return f"{where}: got {got}; allowed: {allowed}" + ("" if near is None else f"; nearest: {near}")

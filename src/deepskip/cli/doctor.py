@@ -60,8 +60,8 @@ def doctor(
         output.result({**_report(examined), "picture": None if drawn is None else str(drawn)})
     else:
         _print(examined, output)
-        if drawn is not None:
-            output.say(f"drawn: {drawn}")
+        if picture is not None:
+            output.say("no picture to show: nothing is drawn" if drawn is None else f"drawn: {drawn}")
     errors = examined.of("error")
     if errors:
         kinds = ", ".join(dict.fromkeys(finding.kind for finding in errors))
@@ -91,14 +91,16 @@ def _summary(examined: Examination) -> str:
     return ", ".join(counted(number, severity) for number, severity in numbers if number) or "nothing found"
 
 
-def _draw(examined: Examination, path: Path) -> Path:
+def _draw(examined: Examination, path: Path) -> Path | None:
+    """Draw what the findings are about; None, and no file, where no finding is about pictures."""
     from deepskip.figures.style import write
 
-    return write(sheet(examined), path, command_line())
+    picture = sheet(examined)
+    return write(picture, path, command_line()) if picture else None
 
 
-def sheet(examined: Examination) -> Picture:
-    """Return the contact sheet of what was found."""
+def sheet(examined: Examination) -> Picture | None:
+    """Return the contact sheet of what was found; None where no finding is about pictures."""
     from deepskip.figures.contact import Offence, Shown, contact
 
     offences = [
@@ -106,7 +108,7 @@ def sheet(examined: Examination) -> Picture:
         for finding in examined.findings
         if (shown := [Shown(*sample) for sample in examined.samples(finding, SHOWN, PIXELS)])
     ]
-    return contact(examined.survey.name, offences)
+    return contact(examined.survey.name, offences) if offences else None
 
 
 def _report(examined: Examination) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepskip.cli.show import Output, Whole, columns, command_line, duration
+from deepskip.cli.show import Output, Seed, Whole, columns, command_line, duration
 
 if TYPE_CHECKING:
     from deepskip.instruments.inspection import Measured
@@ -20,7 +20,7 @@ def inspect(
     twin: Path | None = None,
     images: Whole | None = None,
     at: str | None = None,
-    seed: Whole = 0,
+    seed: Seed = 0,
     out: Path | None = None,
     device: str = "auto",
     output: Output = Output(),

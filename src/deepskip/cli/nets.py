@@ -179,7 +179,10 @@ def _spec(net: str, depth: int | None) -> Spec:
             raise InputError("--depth", f"{depth} with the model {net}", "a depth with a family's name alone")
         return read_header(net).spec
     if net.endswith(".safetensors") or "/" in net:
-        raise InputError(net, "no such file or folder", "a zoo name, a run folder or a model.safetensors")
+        from deepskip.weights.store import near
+
+        allowed = "a zoo name, a run folder or a model.safetensors"
+        raise InputError(net, "no such file or folder", allowed, near(Path(net)))
     return zoo.get(net, depth=depth)
 
 

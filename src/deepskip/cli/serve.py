@@ -80,7 +80,7 @@ def serve(
     device
         `auto`, `cpu` or `cuda`.
     """
-    from deepskip.deploy.extras import EXTRAS, need
+    from deepskip.extras import EXTRAS, need
 
     for package in EXTRAS["serve"]:
         need(package, "deepskip serve")

@@ -34,6 +34,17 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 """A whole number on the command line, and nothing that only rounds to one."""
 
 
+def _seed(kind: object, tokens: Sequence[Token]) -> int:
+    value = _whole(kind, tokens)
+    if value < 0:
+        raise InputError(tokens[0].keyword, value, "a whole number from 0", 0)
+    return value
+
+
+Seed = Annotated[int, Parameter(converter=_seed)]
+"""A whole number that randomness begins from."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:

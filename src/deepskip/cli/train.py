@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from deepskip.cli.prepare import build_net, fastest_way, initial_model, open_data
-from deepskip.cli.show import Output, Whole, columns, command_line, count, duration
+from deepskip.cli.show import Output, Seed, Whole, columns, command_line, count, duration
 from deepskip.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train(
     epochs: Whole | None = None,
     batch: Whole | None = None,
     lr: float | None = None,
-    seed: Whole = 0,
+    seed: Seed = 0,
     recipe: str = "quick",
     settings: Settings = (),
     out: Path | None = None,

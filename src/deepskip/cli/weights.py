@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deepskip.cli.show import Output, Whole, check_new, count
+from deepskip.cli.show import Output, Seed, Whole, check_new, count
 from deepskip.errors import InputError, choices, nearest
 
 Given = Annotated[str, Parameter(name="--from")]
@@ -25,7 +25,7 @@ def import_(
     size: Whole | None = None,
     resize: Whole | None = None,
     interpolation: str | None = None,
-    seed: Whole = 0,
+    seed: Seed = 0,
     force: bool = False,
     output: Output = Output(),
 ) -> None:

@@ -17,13 +17,15 @@ from deepskip.errors import InputError, choices
 from deepskip.seeds import derive
 
 Labels = npt.NDArray[np.int64]
+COUNTED = 2**22
+"""Pixels that are counted at once: NumPy makes eight bytes of each."""
 
 
 def from_arrays(
     images: Any,
     labels: Any,
     *,
-    val: float | tuple[Any, Any] = 0.2,
+    val: float | Sequence[Any] = 0.2,
     classes: Sequence[str] | None = None,
     size: int | None = None,
     preprocessing: Preprocessing | None = None,
@@ -48,7 +50,7 @@ def from_arrays(
     names = _names(np.unique(given) if classes is None else classes)
     indices = classes is not None
     known = _numbers("labels", given, names, indices=indices)
-    if isinstance(val, tuple):
+    if isinstance(val, tuple | list):
         train = (pixels, known)
         held = _pair(val, pixels, names, indices=indices)
     else:
@@ -69,7 +71,7 @@ def from_arrays(
     def load_val() -> Split:
         return _split(final(held[0], fixed), held[1])
 
-    return Dataset(name, name, names, fixed, augment, load_train, load_val)
+    return Dataset(name, "", names, fixed, augment, load_train, load_val)
 
 
 def final(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
@@ -141,9 +143,7 @@ def _numbers(where: str, given: npt.NDArray[Any], names: tuple[str, ...], *, ind
     return np.array([labels[str(one)] for one in found], np.int64)[places]
 
 
-def _pair(
-    val: tuple[Any, Any], train: Pixels, names: tuple[str, ...], *, indices: bool
-) -> tuple[Pixels, Labels]:
+def _pair(val: Sequence[Any], train: Pixels, names: tuple[str, ...], *, indices: bool) -> tuple[Pixels, Labels]:
     """Return the pictures and labels to validate on. Raises InputError."""
     if len(val) != 2:
         raise InputError("val", f"{len(val)} things", "images and labels, or a part of every class")
@@ -156,10 +156,11 @@ def _pair(
     return pixels, _numbers("val: labels", labels, names, indices=indices)
 
 
-def _sides(labels: Labels, part: float, seed: int) -> tuple[Labels, Labels]:
+def _sides(labels: Labels, part: object, seed: int) -> tuple[Labels, Labels]:
     """Return which pictures to train on and which to validate on, in order. Raises InputError."""
-    if not 0 < part < 1:
-        raise InputError("val", part, "a part between 0 and 1, or images and labels", 0.2)
+    if not isinstance(part, float | int | np.floating) or not 0 < part < 1:
+        got = repr(part) if isinstance(part, float | int | np.floating | str) else f"a {type(part).__name__}"
+        raise InputError("val", got, "a part between 0 and 1, or images and labels", 0.2)
     shuffled = np.random.default_rng(derive(seed, "split")).permutation(len(labels))
     second: list[int] = []
     for label in np.unique(labels):
@@ -181,7 +182,7 @@ def _measured(pixels: Pixels, size: int | None) -> Preprocessing:
             "images", got, "square ones, or a size: the middle is cut out", f"size={min(height, width)}"
         )
     size = height if size is None else size
-    counts = [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(channels)]
+    counts = [_levels(pixels[..., c]) for c in range(channels)]
     levels, total = np.arange(256), pixels[..., 0].size
     means = [float(count @ levels) / total for count in counts]
     # At least one grey level, so that it can divide.
@@ -193,6 +194,13 @@ def _measured(pixels: Pixels, size: int | None) -> Preprocessing:
         mean=tuple(round(mean / 255, 6) for mean in means),
         std=tuple(round(square**0.5 / 255, 6) for square in squares),
     )
+
+
+def _levels(channel: Pixels) -> Labels:
+    """Return how many pixels of uint8 [n, h, w] have each of the 256 levels."""
+    each = max(1, COUNTED // max(1, channel[0].size))
+    parts = (channel[start : start + each] for start in range(0, len(channel), each))
+    return sum((np.bincount(part.ravel(), minlength=256) for part in parts), np.zeros(256, np.int64))
 
 
 def _split(pixels: Pixels, labels: Labels) -> Split:

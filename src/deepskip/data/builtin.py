@@ -31,11 +31,11 @@ def open_built_in(
     """
     known = PUBLISHED[name]
     chosen = known.preprocessing if preprocessing is None else preprocessing
+    classes = known.classes if classes is None else classes
+    labels = label_map(name, known.classes, classes)  # before the size: that of other pictures is no news
     if (chosen.size, chosen.resize) != (known.size, known.size):
         got = f"size {chosen.size} of pictures resized to {chosen.resize}"
         raise InputError(name, got, f"size {known.size}, its pictures' own", known.size)
-    classes = known.classes if classes is None else classes
-    labels = label_map(name, known.classes, classes)
     renumbered = np.array([labels[own] for own in known.classes])
     read: Callable[[Part], Arrays] = find_copy(known, progress).read if known.layouts else _read_digits
 

@@ -111,7 +111,8 @@ class Dataset:
 
     name: str
     source: str
-    """What opens it again, in this process or another: the built-in name, or the folder's absolute path."""
+    """What opens it again, in this process or another: the built-in name, or the folder's absolute path; empty
+    where nothing does, as for arrays in memory."""
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     augment: Augment

@@ -65,8 +65,8 @@ def open_folder(
     if classes is None:
         assert train is not None  # or parts would have raised
         classes = _trainable(train)
-    labels = {} if train is None else label_map(train.root, train.classes, classes)
-    labels |= label_map(val.root, val.classes, classes)
+    # Training pictures have their labels when they are read: whoever only measures needs none of them.
+    chosen, labels = classes, label_map(val.root, val.classes, classes)
     if not labels:
         raise InputError(val.root, "no folders of images", "one for each class, with pictures in it")
     if preprocessing is None:
@@ -80,13 +80,14 @@ def open_folder(
     def load_train() -> Split:
         if train is None:
             raise InputError(path, "no train/", "train/<class>/* to train on")
-        return _load(train, fixed, _kind_for(augment), labels, "train", progress)
+        known = label_map(train.root, train.classes, chosen)
+        return _load(train, fixed, _kind_for(augment), known, "train", progress)
 
     def load_val() -> Split:
         return _load(val, fixed, "input", labels, "val", progress)
 
     source = path.resolve()
-    return Dataset(source.name, str(source), classes, fixed, augment, load_train, load_val)
+    return Dataset(source.name, str(source), chosen, fixed, augment, load_train, load_val)
 
 
 def parts(path: Path, *, known: bool) -> tuple[Part | None, Part]:
@@ -193,5 +194,6 @@ def _stored(
             name not in readable and purpose == "train"
         ):  # a class can be measured on nothing, not learnt from it
             reason = next((entry for entry in store.broken if entry.startswith(f"{name}/")), None)
-            raise InputError(part.root / name, "no readable image", "one or more", reason)
+            got = f"no readable image ({reason})" if reason else "no readable image"
+            raise InputError(part.root / name, got, "one or more")
     return store

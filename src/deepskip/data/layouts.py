@@ -93,7 +93,8 @@ def _content(path: Path, length: int) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(length + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(path, str(error).lower(), f"{length} bytes; the file is damaged") from error
+        got = (getattr(error, "strerror", None) or "compressed data that break off").lower()
+        raise InputError(path, got, f"{length} bytes; the file is damaged") from error
     if len(content) != length:
         got = "more" if len(content) > length else f"{len(content)} bytes"
         raise InputError(path, got, f"{length} bytes; the file is damaged")

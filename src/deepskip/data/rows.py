@@ -21,6 +21,8 @@ Shape = tuple[int, int, int]
 """Height, width and channels of a picture."""
 Range = tuple[float, float]
 """The numbers that are black and white."""
+LEVELS = (0.0, 255.0)
+"""Black and white in uint8."""
 
 
 def flattened(given: Any) -> tuple[Any, Shape | None]:
@@ -85,14 +87,16 @@ def shape_of(wanted: Sequence[int] | str | None, found: Shape | None, features: 
 def range_of(given: Sequence[float] | None, rows: npt.NDArray[Any]) -> Range:
     """Return the numbers that are black and white: those given, a type's own, or the extremes of `rows`.
 
-    Raises InputError for two that do not rise.
+    Raises InputError for two that do not rise, and for others than 0 and 255 beside uint8.
     """
     if given is not None:
         if len(given) != 2 or not -math.inf < given[0] < given[1] < math.inf:
             raise InputError("value_range", given, "two numbers that rise, black and white", (0.0, 1.0))
+        if rows.dtype == np.uint8 and tuple(given) != LEVELS:
+            raise InputError("value_range", given, "none beside uint8, whose black and white are 0 and 255")
         return float(given[0]), float(given[1])
     if rows.dtype == np.uint8:
-        return 0.0, 255.0
+        return LEVELS
     if rows.dtype == np.bool_:
         return 0.0, 1.0
     low, high = float(rows.min()), float(rows.max())
@@ -101,13 +105,26 @@ def range_of(given: Sequence[float] | None, rows: npt.NDArray[Any]) -> Range:
     return low, high if high > low else low + max(1.0, abs(low))
 
 
+def check_same_numbers(rows: npt.NDArray[Any], span: Range, *, eight_bits: bool) -> None:
+    """Refuse numbers of another kind than `span` was taken from, which would be all black or all white.
+
+    `eight_bits` says whether those were uint8; other whole numbers count as these. Raises InputError.
+    """
+    if rows.dtype == np.uint8 and span != LEVELS:
+        low, high = span
+        raise InputError("X", "uint8, 0 to 255", f"numbers from {low:g} to {high:g}, as fit had")
+    if eight_bits and rows.dtype.kind not in "iu":
+        hint = "X.astype('uint8'), if they are 0 to 255"
+        raise InputError("X", f"numbers of type {rows.dtype}", "uint8, as fit had", hint)
+
+
 def to_pixels(rows: npt.NDArray[Any], shape: Shape, span: Range) -> Pixels:
     """Return rows of numbers as pictures, uint8 [n, h, w, c]: the nearest of 256 levels from black to white.
 
     Numbers beyond the range are black or white; features that are missing for the shape, black.
     """
     count, features = rows.shape
-    if rows.dtype == np.uint8 and span == (0.0, 255.0) and features == math.prod(shape):
+    if rows.dtype == np.uint8 and span == LEVELS and features == math.prod(shape):
         return rows.reshape(count, *shape)
     low, high = span
     pixels = np.zeros((count, math.prod(shape)), np.uint8)
@@ -118,13 +135,16 @@ def to_pixels(rows: npt.NDArray[Any], shape: Shape, span: Range) -> Pixels:
 
 
 def _valid(wanted: Sequence[int]) -> Shape:
-    numbers = tuple(int(side) for side in wanted)
+    try:
+        numbers = tuple(int(side) for side in wanted)
+    except (TypeError, ValueError):  # no sequence, or not of numbers
+        numbers = ()
     height, width, channels = (
         (*numbers, 1) if len(numbers) == 2 else numbers if len(numbers) == 3 else (0, 0, 0)
     )
     if min(height, width) < 1 or channels not in (1, 3):
         allowed = "(height, width), or with a third number, 1 or 3 channels"
-        raise InputError("image_shape", tuple(wanted), allowed)
+        raise InputError("image_shape", wanted, allowed)
     return height, width, channels
 
 

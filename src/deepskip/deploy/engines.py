@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepskip.deploy.extras import need, openvino_core
 from deepskip.deploy.runner import Closing, Logits, Pixels
+from deepskip.extras import need, openvino_core
 
 PIECE = 8
 """Pictures that a thread computes at once: weights are read once for all of them."""

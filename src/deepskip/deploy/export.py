@@ -8,13 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deepskip.deploy.extras import need
 from deepskip.deploy.formats import onnx, openvino, program, torchvision
 from deepskip.deploy.graph import Scaling, scaling_of
 from deepskip.deploy.metadata import Metadata, describe
 from deepskip.deploy.proof import Agreement, prove, reference
 from deepskip.deploy.runner import Logits, Pixels, Runner
 from deepskip.errors import InputError, choices, nearest
+from deepskip.extras import need
 from deepskip.model import Model
 
 FORMATS: dict[str, ModuleType] = {

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from deepskip._version import __version__
 from deepskip.data.batches import normalise, scale_and_shift
 from deepskip.deploy import lowering
-from deepskip.deploy.extras import need
 from deepskip.deploy.runner import Pixels
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError, choices, nearest
+from deepskip.extras import need
 from deepskip.model import Model
 from deepskip.nets.builder import assemble
 from deepskip.nets.network import Network

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from deepskip.deploy.extras import need
 from deepskip.errors import InputError
+from deepskip.extras import need
 from deepskip.nets import parts
 from deepskip.nets.block import ResidualBlock
 from deepskip.nets.network import Network

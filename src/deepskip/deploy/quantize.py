@@ -16,12 +16,12 @@ import torch
 from deepskip.data.dataset import Dataset, Split
 from deepskip.deploy import graph, pictures
 from deepskip.deploy.export import IMAGES, Exported, Later, check, files, find, versions
-from deepskip.deploy.extras import need
 from deepskip.deploy.formats import openvino as form
 from deepskip.deploy.graph import Scaling, fed
 from deepskip.deploy.metadata import describe
 from deepskip.deploy.proof import BATCH, prove, reference
 from deepskip.errors import InputError, WorkError
+from deepskip.extras import need
 from deepskip.instruments.intervals import paired
 from deepskip.model import Model
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from deepskip.data.batches import scale_and_shift
 from deepskip.deploy import graph
 from deepskip.deploy.engines import OnnxRunner, OpenVinoRunner, TorchRunner
-from deepskip.deploy.extras import has, need
 from deepskip.deploy.runner import Pixels, Runner
 from deepskip.describe.preprocessing import Colour, Preprocessing
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError, WorkError, choices, nearest
+from deepskip.extras import has, need
 from deepskip.model import Model
 from deepskip.nets.builder import build
 from deepskip.training.precision import has_bf16

@@ -56,6 +56,20 @@ class Value(pydantic.BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "fields and their values",
+    "model": "fields and their values",
+}
+"""What pydantic wants, by the first word of its complaint's type; its own sentences are for programmers."""
+_FAULTS = ("type", "parsing", "parsing_size", "from_float", "attributes_type")
+
+
 def explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> InputError:
     """Return pydantic's first complaint about a `cls` as one line in this project's own form."""
     first = error.errors(include_url=False)[0]
@@ -66,6 +80,9 @@ def explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> I
         return InputError(where, inner.got, inner.allowed, inner.nearest)
     if first["type"] == "missing":
         return InputError(where, "nothing", "a value; the field has no default")
+    kind, _, fault = first["type"].partition("_")
+    if first["type"] == "json_invalid":
+        return InputError(where, "text that is no JSON", f"the JSON of a {cls.__name__}")
     got = repr(first["input"])
     if len(got) > 80:
         got = f"{got[:77]}…"
@@ -75,5 +92,7 @@ def explain(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> I
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         options = str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return InputError(where, got, choices(options), nearest(first["input"], options))
+    if kind in _KINDS and fault in _FAULTS:
+        return InputError(where, got, _KINDS[kind])
     allowed = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return InputError(where, got, allowed[0].lower() + allowed[1:])

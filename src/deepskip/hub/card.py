@@ -6,9 +6,10 @@ header does not say is said to be unknown, or left out.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -17,9 +18,10 @@ from deepskip.errors import printable
 from deepskip.weights.store import Header
 
 MARK = (
-    "<!-- Written by deepskip from the header of model.safetensors; without this line it is kept as it is. -->"
+    "<!-- Written by deepskip from the header of model.safetensors. Once changed, it is kept as it is: {} -->"
 )
-"""In every card that may be written anew."""
+"""In every card that may be written anew, with the SHA-256 of all the rest."""
+_MARK = re.compile(re.escape(MARK).replace(r"\{\}", "([0-9a-f]{64})"))
 MOST = 20
 """Classes that are listed by name."""
 _PUNCTUATION = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -41,7 +43,30 @@ def card(header: Header, repository: str | None = None, licence: str | None = No
         f"## Metrics\n\n{_metrics(header)}",
         f"## Limits\n\n{_limits(header)}",
     )
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts) + "\n"
+    return text.replace(MARK, MARK.format(_digest(text.replace(MARK, "", 1))), 1)
+
+
+def is_as_written(text: str) -> bool:
+    """Return whether `text` is a card that this program wrote, and nobody since."""
+    found = _MARK.search(text)
+    return found is not None and found[1] == _digest(text[: found.start()] + text[found.end() :])
+
+
+def licence_of(text: str) -> str | None:
+    """Return the licence in the metadata of a card, or None."""
+    front = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
+    try:
+        said = yaml.safe_load(front[1]) if front else None
+    except yaml.YAMLError:
+        return None
+    licence = said.get("license") if isinstance(said, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
+def _digest(text: str) -> str:
+    """Return the SHA-256 of a card, whatever ends its lines."""
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
 
 
 def _front(header: Header, licence: str | None) -> dict[str, Any]:
@@ -116,10 +141,14 @@ def _data(header: Header) -> str:
     if given.get("fingerprint"):
         lines.append(f"fingerprint `{_code(given['fingerprint'])}`")
     span = header.provenance.get("value_range")
-    if isinstance(span, list | tuple) and list(span) != [0, 255]:
+    if _are_two_numbers(span) and tuple(span) != (0, 255):
         black, white = span
         lines.append(f"numbers from {black:g} (black) to {white:g} (white), in 256 levels")
     return "; ".join(lines) + "."
+
+
+def _are_two_numbers(span: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(span, list | tuple) and len(span) == 2 and all(isinstance(x, int | float) for x in span)
 
 
 def _training(header: Header) -> str:
@@ -136,10 +165,11 @@ def _training(header: Header) -> str:
         return "The file does not say how it was trained."
     begun = f" It began with the values of `{_code(known['init'])}`." if "init" in known else ""
     steps = f"{known['step']:,} of {known['steps']:,} steps were taken. " if _steps(known) else ""
-    computed = [f"seed {known['seed']}"] if "seed" in known else []
+    computed = [f"seed {_plain(str(known['seed']))}"] if "seed" in known else []
     computed += [_plain(str(known["precision"]))] if "precision" in known else []
     computed += [f"PyTorch {_plain(str(known['torch']))}"] if "torch" in known else []
-    set_out = {key: value for key, value in recipe.items() if value not in (None, [], ())}
+    # Not an empty list, though: a recipe of milestones has some unless it says that it has none.
+    set_out = {key: value for key, value in recipe.items() if value is not None}
     return (
         f"{steps}{_sentence(', '.join(computed))}{begun} The recipe, as `--recipe FILE.yaml` reads it:\n\n"
         f"```yaml\n{_yaml(set_out)}```"
@@ -151,7 +181,8 @@ def _metrics(header: Header) -> str:
     if not rows:
         return "The file holds none. `deepskip evaluate` measures them on your pictures."
     table = "\n".join(f"| {what} | {value} | {n} |" for what, value, n in rows)
-    last = f"Of the last epoch, number {header.metrics['epoch']}. " if "epoch" in header.metrics else ""
+    epoch = header.metrics.get("epoch")
+    last = "" if epoch is None else f"Of the last epoch, number {_plain(str(epoch))}. "
     return (
         f"| measured | value | pictures |\n|---|---|---|\n{table}\n\n"
         f"{last}One training: no spread over seeds is known."

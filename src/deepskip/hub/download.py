@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from deepskip.data.store import data_folder
 from deepskip.errors import WorkError
-from deepskip.files import replacing
+from deepskip.files import explained, replacing
 from deepskip.hub.importing import file_sha256
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a server is taken to be away."""
+ORIGIN = "origin.json"
+"""In a repository's cache folder, and written last: where its files are from."""
 
 
 def models_folder() -> Path:
     """Return the folder for downloaded models: `$DEEPSKIP_DATA/models`."""
     return data_folder() / "models"
+
+
+def hub_endpoint() -> str:
+    """Return the address of the Hugging Face Hub, or of the one that HF_ENDPOINT names."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def repository_folder(name: str) -> Path:
+    """Return the cache folder of the Hub's repository `owner/name` or `owner/name@revision`.
+
+    Its last eight digits are of the whole address: `a/b--c` and `a--b/c` are two, and so is either on two hubs.
+    """
+    digest = hashlib.sha256(f"{hub_endpoint()}/{name}".encode()).hexdigest()[:8]
+    return models_folder() / "hf" / f"{re.sub(r'[/@]', '--', name)}--{digest}"
+
+
+def forget(name: str, revision: str | None) -> None:
+    """Let the Hub be asked again for what `owner/name` has on its branch `revision`, by default main."""
+    for one in {name, f"{name}@main"} if revision in (None, "main") else {f"{name}@{revision}"}:
+        origin = repository_folder(one) / ORIGIN
+        with explained(origin):
+            origin.unlink(missing_ok=True)
 
 
 def fetch(url: str, path: Path, sha256: str | None = None, *, headers: Mapping[str, str] | None = None) -> Path:

@@ -25,7 +25,7 @@ from deepskip.describe.value import explain
 from deepskip.errors import InputError, WorkError
 from deepskip.files import read_json, write_json
 from deepskip.hub.architectures import ResNetConfig, architecture
-from deepskip.hub.download import TIMEOUT, fetch, models_folder
+from deepskip.hub.download import ORIGIN, TIMEOUT, fetch, hub_endpoint, repository_folder
 from deepskip.hub.importing import Imported, import_tensors
 from deepskip.hub.known import IMAGENET_MEAN, IMAGENET_STD
 from deepskip.hub.repository import is_ours
@@ -69,7 +69,7 @@ def load(name: str) -> Imported:
     What `Model.push_to_hub` wrote is what it was, header and all: its file is the model file. Raises InputError
     when the repository holds no net we have, WorkError, naming the URL, without a network.
     """
-    if not _REPOSITORY.fullmatch(name):
+    if not _REPOSITORY.fullmatch(name) or {".", ".."} & {*re.split("[/@]", name)}:  # no step out of a folder
         raise InputError("hf://", repr(name), "owner/name, or owner/name@revision")
     folder = _fetched(name)
     if is_ours(read_json(folder / "config.json")):
@@ -93,9 +93,8 @@ def load(name: str) -> Imported:
 def _fetched(name: str) -> Path:
     """Return the folder of the repository's files, downloaded unless they are there."""
     repository, _, revision = name.partition("@")
-    base = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    folder = models_folder() / "hf" / re.sub(r"[/@]", "--", name)
-    url, origin = f"{base}/{repository}/resolve/{revision or 'main'}", folder / "origin.json"
+    base, folder = hub_endpoint(), repository_folder(name)
+    url, origin = f"{base}/{repository}/resolve/{revision or 'main'}", folder / ORIGIN
     asking = _headers()
     if not origin.is_file():
         headers = _head(f"{url}/model.safetensors")
@@ -202,8 +201,9 @@ class _Linked(urllib.request.HTTPRedirectHandler):
         if headers.get("X-Linked-Etag"):
             return None
         other = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-        if other and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            other.remove_header("Authorization")  # a token is for the server that it was given for
+        if other and urllib.parse.urlsplit(newurl)[:2] != urllib.parse.urlsplit(req.full_url)[:2]:
+            # A token is for the server that it was given for, and not to be read on the way there.
+            other.remove_header("Authorization")
         return other
 
 

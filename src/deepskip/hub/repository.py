@@ -12,8 +12,10 @@ from typing import Any
 
 from deepskip._version import __version__
 from deepskip.errors import InputError, WorkError
+from deepskip.extras import need
 from deepskip.files import read_json, write_json, write_text
-from deepskip.hub.card import MARK, card
+from deepskip.hub.card import card, is_as_written, licence_of
+from deepskip.hub.download import forget
 from deepskip.nets.network import Network
 from deepskip.weights import store
 
@@ -55,31 +57,44 @@ def write(
 ) -> None:
     """Write `model.safetensors`, `config.json` and a card into `folder`; each is whole or not there.
 
-    A README.md that somebody wrote is kept. Raises InputError for a folder with another's `config.json`, a run
-    folder among them, and WorkError when the disk refuses.
+    A README.md that somebody wrote, or wrote in, is kept; the licence in one that is renewed stays unless
+    another is given. Raises InputError for a folder with another's `config.json`, a run folder among them, and
+    WorkError when the disk refuses.
     """
     _check_place(folder)
+    held = _card_in(folder / CARD)
+    config = config_of(header)  # both made before anything is written
+    text = card(header, repository, licence or licence_of(held or ""))
     store.save(folder / store.FILE, net, header)
-    write_json(folder / CONFIG, config_of(header))
-    if may_replace(folder / CARD):
-        write_text(folder / CARD, card(header, repository, licence))
+    write_json(folder / CONFIG, config)
+    if held is None or is_as_written(held):
+        write_text(folder / CARD, text)
 
 
 def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(folder, "a file", "a folder, new or of this model's own")
-    if (folder / CONFIG).exists() and not is_ours(read_json(folder / CONFIG)):
-        raise InputError(folder, f"a folder with another {CONFIG}, as a run folder has", "a new folder")
+    _check_config(folder / CONFIG, folder, "a folder", "a run folder")
 
 
-def may_replace(path: Path) -> bool:
-    """Return whether no card is at `path`, or one that was written by this program and by nobody since."""
+def _check_config(path: Path, where: object, place: str, example: str) -> None:
+    """Refuse a `config.json` at `path` that we did not write. Raises InputError at `where`."""
     try:
-        return MARK in path.read_text(encoding="utf-8")
+        ours = not path.exists() or is_ours(read_json(path))
+    except InputError as error:
+        raise InputError(where, f"{place} with a {CONFIG} that is no JSON", f"a new {place[2:]}") from error
+    if not ours:
+        raise InputError(where, f"{place} with another {CONFIG}, as {example} has", f"a new {place[2:]}")
+
+
+def _card_in(path: Path) -> str | None:
+    """Return the card at `path`, None where there is none, nothing for somebody's that is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return True
+        return None
     except (OSError, UnicodeDecodeError):
-        return False
+        return ""
 
 
 def push(
@@ -96,8 +111,10 @@ def push(
     """Make the repository `owner/name`, or `name` of the token's owner, hold the model; return its address.
 
     The repository is made unless it is there, `revision` (a branch) too; a README.md in it that somebody wrote
-    is kept. The token is huggingface_hub's own unless given. Raises InputError for a wrong name and without
-    huggingface_hub, WorkError, naming the repository, for what the Hub refuses and without a network.
+    is kept. What was downloaded of it before is downloaded anew when it is next loaded. The token is
+    huggingface_hub's own unless given. Raises InputError for a wrong name, for a repository with another's
+    `config.json` and without huggingface_hub, WorkError, naming the repository, for what the Hub refuses and
+    without a network.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise InputError("push_to_hub", repr(repository), "owner/name")
@@ -107,10 +124,12 @@ def push(
         named = str(api.create_repo(repository, private=private, exist_ok=True).repo_id)
         if revision is not None:
             api.create_branch(named, branch=revision, exist_ok=True)
-        if api.file_exists(named, CARD, revision=revision):
-            with tempfile.TemporaryDirectory() as beside:
-                held = Path(api.hf_hub_download(named, CARD, revision=revision, local_dir=beside))
-                (folder / CARD).write_bytes(held.read_bytes())
+        for file in (CONFIG, CARD):
+            if api.file_exists(named, file, revision=revision):
+                with tempfile.TemporaryDirectory() as beside:
+                    held = Path(api.hf_hub_download(named, file, revision=revision, local_dir=beside))
+                    (folder / file).write_bytes(held.read_bytes())
+        _check_config(folder / CONFIG, f"hf://{named}", "a repository", "another library's")
         write(folder, net, header, repository=named, licence=licence)
         api.upload_folder(
             repo_id=named,
@@ -118,16 +137,13 @@ def push(
             revision=revision,
             commit_message=message or f"{header.spec.name}, by deepskip {__version__}",
         )
+        forget(named, revision)
         return f"hf://{named}" + (f"@{revision}" if revision else "")
 
 
 def _api(token: str | None) -> Any:
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        got = "no package huggingface_hub"
-        raise InputError("push_to_hub", got, 'pip install "deepskip[hub]"') from error
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name=LIBRARY)
+    hub = need("huggingface_hub", "push_to_hub")
+    return hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name=LIBRARY)
 
 
 @contextlib.contextmanager

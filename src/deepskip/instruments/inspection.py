@@ -37,6 +37,13 @@ from deepskip.nets.network import Network
 
 _PARTS = ("of", "commands", "seconds")
 """Of the plan: what is inspected, and for each instrument that has measured the command and its time."""
+_OTHER = {
+    "weights": "other weights",
+    "fingerprint": "other pictures",
+    "twin_weights": "other weights of the twin",
+    "classes": "other classes",
+}
+"""Of what is inspected, by its name in the plan: what cannot be read off its value."""
 PLAN, SUMMARY, BLOCKS, TWIN, PICTURES = "inspection.json", "summary.json", "blocks", "twin", "pictures"
 
 Row = dict[str, Any]
@@ -225,8 +232,8 @@ class Inspection:
         }
         held = self._held()
         if held is not None and held.get("of") != of:
-            allowed = "a new folder, or the same model, data and settings"
-            raise InputError(self.out, "an inspection of something else", allowed)
+            allowed = "the same model, data and settings, or a new folder"
+            raise InputError(self.out, f"an inspection with {_difference(held['of'], of)}", allowed)
         self.command = command
         self.plan: dict[str, Any] = {
             "of": of,
@@ -318,6 +325,12 @@ def _merged(held: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """Return the rows with what is known of their blocks already."""
     known: Mapping[str, Row] = {row["block"]: row for row in held}
     return [{**known.get(row["block"], {}), **row} for row in rows]
+
+
+def _difference(held: Mapping[str, Any], of: Mapping[str, Any]) -> str:
+    """Return in words the first thing that is not as it was when the folder's inspection began."""
+    name = next(name for name in (*of, *held) if held.get(name) != of.get(name))
+    return _OTHER.get(name) or f"{name} {held.get(name)!r}, not {of.get(name)!r}"
 
 
 def _digest(net: Network) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepskip.data.dataset import Dataset, Progress, Split
-from deepskip.errors import InputError
+from deepskip.errors import InputError, nearest
 from deepskip.instruments import taps
 from deepskip.instruments.images import drawn, shown, taken
 from deepskip.nets.network import Network
@@ -117,7 +117,12 @@ def place(net: Network, at: str | None = None) -> str:
         return f"head.{before[-1]}" if before else blocks[-1]
     if f"stages.{at}" in blocks:
         return f"stages.{at}"
-    found = list(taps.places(net, at))
+    try:
+        found = list(taps.places(net, at))
+    except InputError as error:
+        names = [block.removeprefix("stages.") for block in blocks]
+        allowed = f"a block, as {names[0]}, or a part of the net"
+        raise InputError("at", error.got, allowed, nearest(at, names) or error.nearest) from error
     if len(found) > 1:
         raise InputError("at", f"{at!r}, {len(found)} places", "one place", found[-1])
     return found[0]

@@ -81,8 +81,13 @@ def run_grid(
     Ctrl-C, or closing the iterator, lets cells that run here, in processes of ours or on a `cluster.Cluster`
     save their state and stop; another executor's running cells go on to their end. Raises WorkError when the
     workers are lost, and, after all other cells, when one failed in another process: rows that ended are kept;
-    InputError when a cell begins from one that is not there.
+    InputError when a cell begins from one that is not there, and for data in memory alone, which no other
+    process can open.
     """
+    if not data.source and (executor is not None or workers > 1):
+        where, got = ("executor", type(executor).__name__) if executor else ("workers", workers)
+        allowed = f"none: {data.name} is arrays in memory, which other processes do not have"
+        raise InputError(where, got, allowed if executor else allowed.replace("none", "1"))
     missing = []
     for cell in in_order(cells):
         row = _row(folder / CELLS / cell.hash)

@@ -45,8 +45,10 @@ def fold(net: Network) -> Network:
     if is_channels_last(net):
         made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = {name: parameter.requires_grad for name, parameter in net.named_parameters()}
+    if folds:  # the new bias is the normaliser's shift
+        trained |= {f"{conv}.bias": trained[f"{norm}.bias"] for conv, norm in _pairs(net.spec)}
     for name, parameter in made.named_parameters():
-        parameter.requires_grad_(trained.get(name, True))
+        parameter.requires_grad_(trained[name])
     return made.train(net.training)
 
 

@@ -20,14 +20,19 @@ def choose_device(wanted: str) -> torch.device:
     """Return the device called `wanted`; "auto" is CUDA where there is one. Raises InputError."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = ["cpu", *(["cuda"] if gpus else [])]
     try:
         device = torch.device(wanted)
     except RuntimeError:
         device = None
-    known = device is not None and device.type in available
-    if device is None or not known or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise InputError("--device", repr(wanted), choices(["auto", *available]), nearest(wanted, available))
+    count = {"cpu": 1, "cuda": gpus}.get(device.type, 0) if device else 0
+    if device is None or (device.index or 0) >= count:
+        asked = device is not None and device.type == "cuda"
+        here = {0: "no GPU", 1: "one GPU"}.get(gpus, f"{gpus} GPUs")
+        got = f"{wanted!r}, and PyTorch finds {here} here" if asked else repr(wanted)
+        near = available[-1] if asked else nearest(wanted, available)
+        raise InputError("--device", got, choices(["auto", *available]), near)
     return device
 
 

@@ -209,4 +209,5 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return base.replace(**found)
     except InputError as error:
-        raise InputError(f"{path}: {error.where}", error.got, error.allowed, error.nearest) from error
+        field = str(error.where).removeprefix("Recipe.")  # as the file has it
+        raise InputError(f"{path}: {field}", error.got, error.allowed, error.nearest) from error

@@ -20,6 +20,7 @@ from deepskip.errors import InputError, printable
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.weights.adapters.translate import detect, differences, from_foreign, names, shapes
+from deepskip.weights.store import unreadable
 
 FORMATS = "a .pth, .th, .pt, .bin or .safetensors file of tensors"
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
@@ -208,7 +209,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(path, f"no readable safetensors file ({_line(error)})", FORMATS) from error
+        raise InputError(path, unreadable(error), FORMATS) from error
 
 
 def _read_torch(path: Path, start: bytes) -> object:
@@ -233,12 +234,7 @@ def _read_torch(path: Path, start: bytes) -> object:
             raise InputError(
                 path, got, "its tensors, as `torch.save(net.state_dict(), FILE)` writes"
             ) from error
-        raise InputError(path, f"a damaged or truncated file ({_line(error)})", FORMATS) from error
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0].split(". ")[0]
-    return text[:120] or type(error).__name__
+        raise InputError(path, "a damaged or truncated file", FORMATS) from error
 
 
 def _check_kind(path: Path, name: object, tensor: Tensor) -> None:

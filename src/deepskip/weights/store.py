@@ -17,7 +17,7 @@ from deepskip.describe.ledger import count
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
-from deepskip.errors import InputError
+from deepskip.errors import InputError, nearest
 from deepskip.files import replacing
 from deepskip.garbage import paused
 from deepskip.nets.builder import assemble
@@ -59,11 +59,38 @@ def locate(path: Path | str) -> Path:
     path = Path(path)
     if path.is_dir():
         if not (path / FILE).is_file():
-            raise InputError(path, f"a folder without {FILE}", f"a run folder or a {FILE}")
+            raise InputError(path, f"a folder without {FILE}", f"a run folder or a {FILE}", near(path))
         return path / FILE
     if not path.is_file():
-        raise InputError(path, "no such file or folder", f"a run folder or a {FILE}")
+        raise InputError(path, "no such file or folder", f"a run folder or a {FILE}", near(path))
     return path
+
+
+def near(path: Path) -> Path | None:
+    """Return a model in the folder `path`, or the one whose name is most like it, or None."""
+    try:
+        inside = [entry for entry in sorted(path.iterdir()) if _is_model(entry)] if path.is_dir() else []
+        if inside:
+            return inside[0]
+        first = path  # of its names, from the left, that is not there
+        while not first.parent.exists():
+            first = first.parent
+        rest = path.relative_to(first)
+        beside = {entry.name: entry / rest for entry in first.parent.iterdir() if _is_model(entry / rest)}
+    except (OSError, ValueError):  # no folder, or none that may be read
+        return None
+    found = nearest(first.name, beside)
+    return None if found is None else beside[found]
+
+
+def _is_model(path: Path) -> bool:
+    return (path / FILE).is_file() or (path.suffix == ".safetensors" and path.is_file())
+
+
+def unreadable(error: Exception) -> str:
+    """Return why safetensors cannot read a file: the operating system's words, but not those of a parser."""
+    reason = getattr(error, "strerror", None) or "cut short, damaged or of another kind"
+    return f"no readable safetensors file ({reason.lower()})"
 
 
 def save(path: Path, net: Network, header: Header) -> None:
@@ -88,7 +115,7 @@ def read_header(path: Path | str) -> Header:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+        raise InputError(file, unreadable(error), f"a {FILE}") from error
     if KEY not in metadata:
         raise InputError(file, "a safetensors file without a deepskip header", "a file that deepskip wrote")
     text = metadata[KEY]
@@ -115,7 +142,7 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Netwo
         try:
             tensors = load_file(file)
         except (SafetensorError, OSError) as error:
-            raise InputError(file, f"no readable safetensors file ({error})", f"a {FILE}") from error
+            raise InputError(file, unreadable(error), f"a {FILE}") from error
         _check_size(file, header.spec, tensors)
         net = assemble(header.spec, device=device)
         _check(file, net, tensors)

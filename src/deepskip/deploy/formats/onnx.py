@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from deepskip.deploy import graph
-from deepskip.deploy.extras import need
 from deepskip.deploy.metadata import Metadata, from_texts, to_texts
 from deepskip.deploy.runner import Closing, Logits, Pixels, Proof
 from deepskip.errors import InputError
+from deepskip.extras import need
 from deepskip.files import replacing
 from deepskip.model import Model
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from deepskip.deploy import graph
-from deepskip.deploy.extras import need, openvino_core
 from deepskip.deploy.metadata import KEYS, Metadata, from_texts, to_texts
 from deepskip.deploy.runner import Closing, Logits, Pixels, Proof
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.errors import InputError
+from deepskip.extras import need, openvino_core
 from deepskip.files import explained
 from deepskip.model import Model
 
