@@ -184,7 +184,7 @@ def main() -> int:
     given = parser.parse_args()
     model = unnamed(ds.zoo.get(given.net))
     pictures = jpegs(model.preprocessing.resize)
-    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: "
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: "
     requests = [f"{head}{len(one)}\r\n\r\n".encode() + one for one in pictures]
     with tempfile.TemporaryDirectory() as folder:
         path = saved(model, Path(folder, "model.safetensors"))

@@ -127,6 +127,7 @@ def _contact() -> Placed:
         ones[3].write_bytes(ones[3].read_bytes()[:120])
         Image.new("L", (48, 48)).save(sevens[4])
         picture = sheet(examine("photos"))
+    assert picture is not None
     command = "deepskip doctor photos --picture contact_digits.svg"
     return Placed(Exhibit(figures.contact, picture, command), PICTURES / "contact_digits.svg")
 

@@ -71,10 +71,10 @@ def saved(model: Model, path: Path) -> Path:
 
 
 @contextmanager
-def threaded(app: FastAPI) -> Iterator[str]:
-    """Serve an application in a thread; yield its URL."""
+def threaded(app: FastAPI, seconds: float = 30) -> Iterator[str]:
+    """Serve an application in a thread, as the program does; yield its URL."""
     listening = server.listen("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="error", lifespan="on", ws="none"))
+    running = uvicorn.Server(server.configured(app, seconds=seconds))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

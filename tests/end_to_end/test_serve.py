@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,7 +28,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+import deepskip
 from deepskip.data.batches import normalise
+from deepskip.deploy.serve import connection, server, service
 from deepskip.deploy.serve.app import create
 from deepskip.deploy.serve.limits import Limits
 from deepskip.model import Model
@@ -133,21 +137,25 @@ def test_what_the_model_is(running: Program) -> None:
     [
         ("/predict", b"", 400, "body: got nothing; allowed: a picture, or a multipart form with one in `file`"),
         ("/predict", b"text", 422, "picture: got not a picture; allowed: a whole JPEG, PNG"),
-        ("/predict?top=0", b"x", 422, "top: got '0'; allowed: greater than or equal to 1"),
+        ("/predict?top=0", b"x", 422, "top: got '0'; allowed: a whole number from 1 to 1000"),
+        ("/predict?top=two", b"x", 422, "top: got 'two'; allowed: a whole number from 1 to 1000"),
+        ("/predict?tpo=2", b"x", 422, "query: got 'tpo'; allowed: top; nearest: top"),
+        ("/look?cuts=s1.b1", b"x", 422, "query: got 'cuts'; allowed: cut, at, class, top; nearest: cut"),
         ("/look?cut=s1.b9", b"x", 422, "cut: got 's1.b9'; allowed: a block, as s1.b"),
         ("/look?at=**.**.**.**", b"x", 422, "at: got '**.**.**.**'; allowed: a block"),
         ("/look?class=dgo", b"x", 422, "class: got 'dgo'; allowed: a class of the model's, as dog"),
-        ("/look?at=" + 300 * "x", b"x", 422, "at: got"),
-        ("/nothing", None, 404, "Not Found"),
-        ("/predict", None, 405, "Method Not Allowed"),
-        ("/docs", None, 404, "Not Found"),
+        ("/look?at=" + 300 * "x", b"x", 422, "allowed: a block's name, of at most 200 characters"),
+        ("/predikt", b"x", 404, "path: got '/predikt'; allowed: /, /health, /look, /metrics, /model, "),
+        ("/predikt", b"x", 404, "; nearest: /predict"),
+        ("/predict", None, 405, "method: got GET /predict; allowed: POST"),
+        ("/docs", None, 404, "path: got '/docs'; allowed: /"),
     ],
 )
 def test_refusals_are_one_line(running: Program, path: str, body: bytes | None, status: int, says: str) -> None:
     found = ask(running.url, path, body)
     assert found.status == status
     assert says in found.json["detail"]
-    assert "\n" not in found.json["detail"]
+    assert re.fullmatch(r"[^:\n]+: got [^\n]+; allowed: [^\n]+", found.json["detail"])
 
 
 def test_limits_of_a_request(running: Program) -> None:
@@ -155,14 +163,14 @@ def test_limits_of_a_request(running: Program) -> None:
     assert "at most 4 a request" in ask(running.url, "/predict", body, kind).json["detail"]
     found = ask(running.url, "/predict", 33 * 1024 * 1024 * b"x")
     assert (found.status, "33554432" in found.json["detail"]) == (413, True)
-    two = ask(running.url, "/look", *hostile.form(picture(1), picture(2)))
+    two = ask(running.url, "/look", *hostile.form(picture(1), b"no picture, which nobody will ever know"))
     assert (two.status, two.json["detail"]) == (413, "body: got 2 pictures; allowed: one")
 
 
 def test_a_body_without_a_length_is_counted_too(model: Model) -> None:
     app = application(model, limits=Limits(body=1000))
     with threaded(app) as url, socket.create_connection(urlsplit(url).netloc.split(":")) as raw:
-        raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        raw.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         raw.sendall(b"".join(b"190\r\n" + 400 * b"x" + b"\r\n" for _ in range(3)))
         assert raw.recv(1000).startswith(b"HTTP/1.1 413 ")
 
@@ -178,9 +186,13 @@ def test_a_token(model: Model) -> None:
             for given in ("", "Bearer", "Bearer open", "Basic open sesame", "Bearer open sesam\xe9"):
                 found = ask(url, path, body, Authorization=given)
                 assert (found.status, found.headers["www-authenticate"]) == (401, "Bearer"), given
+                got = "another token" if " " in given else "no token"
+                assert found.json["detail"].startswith(f"Authorization: got {got}; allowed: Bearer TOKEN")
             assert ask(url, path, body, Authorization="Bearer open sesame").status == 200
         assert [ask(url, path).status for path in ("/health", "/", "/page.js", "/openapi.json")] == [200] * 4
         assert "HTTPBearer" in ask(url, "/openapi.json").json["components"]["securitySchemes"]
+        assert ask(url, "/health").json == {"status": "ok"}
+        assert model.net.spec.name.encode() not in ask(url, "/openapi.json").content
 
 
 def test_only_pages_that_may_can_use_it(model: Model) -> None:
@@ -193,6 +205,18 @@ def test_only_pages_that_may_can_use_it(model: Model) -> None:
         assert ask(url, "/predict", method="OPTIONS", **asked).status == 200
         other = {**asked, "Origin": "https://example.com"}
         assert "access-control-allow-origin" not in ask(url, "/health", **other).headers
+
+
+def test_on_this_machine_it_goes_by_names_of_this_machine(running: Program, model: Model) -> None:
+    """A page from elsewhere may make its own name lead here, and would then be this server's own page."""
+    port = urlsplit(running.url).port
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
+        assert ask(running.url, "/health", Host=host).status == 200
+    for host in (f"evil.example:{port}", "127.0.0.1.evil.example", "[::1", ""):
+        found = ask(running.url, "/", Host=host)
+        assert (found.status, "Host: got" in found.json["detail"]) == (421, True), host
+    with threaded(application(model)) as url:  # which others may reach, by who knows what names
+        assert ask(url, "/health", Host="net.example").status == 200
 
 
 def test_every_answer_has_the_headers_of_one_that_nobody_frames_or_guesses(running: Program) -> None:
@@ -227,9 +251,11 @@ def test_what_nobody_foresaw_is_500_and_a_line(model: Model, capfd: pytest.Captu
             raise RuntimeError("no\nmore")
         return np.zeros((len(pixels), 5))
 
-    with threaded(application(model, broken, say=said.append)) as url:
-        found = ask(url, "/predict", picture(1))
+    site = "https://example.org"
+    with threaded(application(model, broken, say=said.append, origins=[site])) as url:
+        found = ask(url, "/predict", picture(1), Origin=site)
         assert (found.status, "no more" in found.json["detail"]) == (500, False)
+        assert found.headers["access-control-allow-origin"] == site  # or the page could not read why
         assert ask(url, "/health").status == 200
         assert (
             'deepskip_requests_total{path="/predict",status="500"} 1.0' in ask(url, "/metrics").content.decode()
@@ -293,7 +319,7 @@ def test_an_answer_that_does_not_come_in_time(model: Model) -> None:
 def test_a_body_that_does_not_come_in_time(model: Model) -> None:
     app = application(model, limits=Limits(seconds=0.3))
     with threaded(app) as url, socket.create_connection(urlsplit(url).netloc.split(":")) as raw:
-        raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf")
+        raw.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nhalf")
         assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert ask(url, "/health").json["waiting"] == 0
 
@@ -303,13 +329,123 @@ def test_who_leaves_is_forgotten(model: Model) -> None:
     with threaded(application(model, say=said.append)) as url:
         for body in (b"", b"part of it"):
             with socket.create_connection(urlsplit(url).netloc.split(":")) as raw:
-                raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n" + body)
+                raw.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n" + body)
                 while not ask(url, "/health").json["waiting"]:
                     time.sleep(0.01)
         while ask(url, "/health").json["waiting"]:
             time.sleep(0.01)
         assert 'status="499"' in ask(url, "/metrics").content.decode()
     assert said == []
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed(model: Model) -> None:
+    """A page asks again at every step of a slider, and leaves what it asked before."""
+    held = Held(model)
+    head = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with threaded(application(model, held)) as url, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, url, "/predict", picture(0))
+        assert held.begun.wait(30)
+        for path, pictures in ((b"predict", 1), (b"look", 4)):
+            with socket.create_connection(urlsplit(url).netloc.split(":")) as raw:
+                raw.sendall(head % (path, len(picture(1))) + picture(1))
+                until(lambda pictures=pictures: ask(url, "/health").json["waiting"] == 1 + pictures)
+            until(lambda: ask(url, "/health").json["waiting"] == 1)
+        held.go.set()
+        assert waiting.result().status == 200
+        assert 'path="/look",status="499"' in ask(url, "/metrics").content.decode()
+    assert held.sizes == [1]
+
+
+def test_nobody_holds_a_connection_without_asking(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that comes drop by drop, and the rest of a body that was refused."""
+    monkeypatch.setattr(server, "KEPT", 0.5)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with threaded(application(model, limits=Limits(body=10))) as url:
+        for start, drop in ((b"", b""), (b"GET / HTTP/1.1\r\n", b"a: b\r\n"), (head, b"5\r\nabcde\r\n")):
+            with socket.create_connection(urlsplit(url).netloc.split(":"), 30) as raw:
+                raw.sendall(start)
+                assert ends(raw, drop), start
+        for wrong in (b"zz\r\n", b"\0"):  # and after an answer, what is no HTTP
+            with socket.create_connection(urlsplit(url).netloc.split(":"), 30) as raw:
+                raw.sendall(head + 3 * b"5\r\nabcde\r\n")
+                assert raw.recv(1000).startswith(b"HTTP/1.1 413 ")
+                raw.sendall(wrong)
+                assert ends(raw, b"")
+        assert ask(url, "/health").status == 200
+
+
+def test_nobody_holds_a_connection_longer_than_a_request_may_take(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "GRACE", 0)
+    held = Held(model)
+    with threaded(application(model, held), seconds=1) as url:
+        with socket.create_connection(urlsplit(url).netloc.split(":"), 30) as raw:
+            body = picture(1)
+            raw.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            assert ends(raw, b"")
+        held.go.set()
+
+
+def test_connections_are_bounded_and_who_waits_longest_makes_room(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECTIONS", 3)
+    with threaded(application(model)) as url, contextlib.ExitStack() as open_:
+        place = urlsplit(url).netloc.split(":")
+        idle = []
+        for _ in range(3):
+            idle.append(open_.enter_context(socket.create_connection(place, 30)))
+            time.sleep(0.05)  # so that it is known which came first
+        assert ask(url, "/health").status == 200
+        assert ends(idle[0], b"")
+        for one in idle[1:]:
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def ends(raw: socket.socket, drop: bytes) -> bool:
+    """Send drops, and return whether the other side ends the connection before long."""
+    raw.settimeout(0.05)
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        try:
+            raw.sendall(drop)
+            if raw.recv(1000) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def test_names_are_compared_beside_the_answering_of_others(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def compared(*_: object) -> None:
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr(service, "nearest", compared)
+    loop: list[threading.Thread] = []
+    app = application(model, ready=lambda: loop.append(threading.current_thread()))
+    with threaded(app) as url:
+        for query in ("class=dgo", "at=s9"):
+            assert ask(url, f"/look?{query}", picture(1)).status == 422
+    assert len(threads) == 2
+    assert loop[0] not in threads
 
 
 def test_many_at_once_all_get_their_own_answers(running: Program) -> None:
@@ -347,10 +483,10 @@ def test_hostile_bodies(running: Program) -> None:
     "head",
     [
         b"\0\0\0\0\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /%00%ff%2e%2e/../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /%00%ff%2e%2e/../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"GET /" + 200_000 * b"a",
     ],
 )
@@ -370,7 +506,7 @@ def test_nothing_is_written_to_a_disk(model: Model, tmp_path: Path) -> None:
         before = set(tmp_path.rglob("*"))
         body, kind = hostile.form(picture(1) + bytes(8_000_000), picture(2) + bytes(8_000_000))
         with socket.create_connection(urlsplit(running.url).netloc.split(":")) as raw:
-            raw.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode())
+            raw.sendall(f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n".encode())
             raw.sendall(f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
             descriptors = Path(f"/proc/{running.process.pid}/fd")
             open_files = {str(one.readlink()) for one in descriptors.iterdir()}
@@ -416,7 +552,8 @@ def test_asked_to_end_it_answers_what_it_let_in(model: Model, tmp_path: Path, si
         late = socket.create_connection(place)
         body = picture(1)
         late.sendall(
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:9]
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body[:9]
         )
         while ask(running.url, "/health").json["waiting"] != 1:
             time.sleep(0.01)
@@ -438,6 +575,56 @@ def test_asked_to_end_it_answers_what_it_let_in(model: Model, tmp_path: Path, si
         late.close()
 
 
+def test_an_end_by_force_does_not_say_that_all_is_answered(model: Model, tmp_path: Path) -> None:
+    with program(saved(model, tmp_path / "m.safetensors")) as running:
+        with socket.create_connection(urlsplit(running.url).netloc.split(":"), 30) as late:
+            late.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nhalf")
+            until(lambda: ask(running.url, "/health").json["waiting"] == 1)
+            for _ in range(2):
+                running.process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            assert late.recv(1000).startswith(b"HTTP/1.1 503 ")
+        assert running.process.wait(30) == 1
+        assert running.process.stderr
+        said = running.process.stderr.read()
+        assert "all that was let in is answered" not in said
+        assert "deepskip serve: got its end, with 1 of what was let in not answered" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_before_it_can_answer(model: Model, tmp_path: Path, number: int) -> None:
+    path, pipe = saved(model, tmp_path / "m.safetensors"), tmp_path / "token"
+    os.mkfifo(pipe)  # at which it waits for its token
+    command = [sys.executable, "-m", "deepskip", "serve", str(path), "--token-file", str(pipe)]
+    env = {**os.environ, "PYTHONPATH": str(Path(deepskip.__file__).parents[1])}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process, pipe.open("wb"):
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "ended before it could answer\n")
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("", "without a token; allowed: a token in it"),
+        (" \n", "without a token; allowed: a token in it"),
+        ("s\xe9same", "with other signs in it; allowed: a token of printable ASCII"),
+        ("two\nlines", "with other signs in it; allowed: a token of printable ASCII"),
+    ],
+)
+def test_a_token_that_is_none(deepskip: Command, model: Model, tmp_path: Path, token: str, says: str) -> None:
+    """Above all it must not mean that anybody may come."""
+    path, file = saved(model, tmp_path / "m.safetensors"), tmp_path / "token"
+    file.write_text(token, encoding="utf-8")
+    said = [deepskip("serve", path, "--token-file", file)]
+    with pytest.MonkeyPatch.context() as given:
+        given.setenv("DEEPSKIP_TOKEN", token)
+        said.append(deepskip("serve", path, "--port", 99999))
+    for one, where in zip(said, ("--token-file", "DEEPSKIP_TOKEN"), strict=True):
+        assert (one.code, one.error.startswith(f"{where}: got "), says in one.error) == (2, True, True)
+        assert "same" not in one.error
+
+
 def test_what_cannot_be_served(deepskip: Command, model: Model, tmp_path: Path) -> None:
     path = saved(model, tmp_path / "m.safetensors")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -454,6 +641,7 @@ def test_what_cannot_be_served(deepskip: Command, model: Model, tmp_path: Path) 
         (("--seconds", 0), "seconds: got 0"),
         (("--megapixels", 0), "pixels: got 0"),
         (("--token-file", "nowhere"), "--token-file: got nowhere"),
+        (("--origins", "foo"), "--origins: got 'foo'; allowed: web sites, as https://example.org"),
     ):
         said = deepskip("serve", path, *words)
         assert (said.code, says in said.error) == (2, True), said.err

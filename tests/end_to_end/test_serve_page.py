@@ -139,6 +139,20 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(seen: Visit) -> None:
     assert page.inner_text("#name") != ""
 
 
+def test_a_picture_that_comes_before_the_model_is_not_lost(browser: Browser, running: Program) -> None:
+    with browser.new_context() as context:
+        page, held = context.new_page(), []
+        page.route("**/model", held.append)
+        with page.expect_request("**/model"):
+            page.goto(running.url)
+        drop(page, PICTURE)
+        assert page.inner_text("#name") == ""
+        (route,) = held
+        route.continue_()
+        page.wait_for_function("() => document.querySelector('#name').textContent !== ''")
+        assert page.locator("#trouble").is_hidden()
+
+
 def test_a_name_is_text_and_nothing_else(browser: Browser, tmp_path: Path) -> None:
     """Class names come from folders, and pictures from anywhere."""
     evil = tuple(f"<img src=x onerror=alert({i})>{'long' * 12 if i else ''}" for i in range(5))

@@ -981,6 +981,36 @@ MUTANTS = {
         'kind.lower() != "bearer" and not hmac',
         "end_to_end/test_serve.py::test_a_token",
     ),
+    "serve: who left is still computed for": (
+        "deploy/serve/service.py",
+        "        if not working.done():\n            raise ClientDisconnect\n        return working.result()\n",
+        "        return await working\n",
+        "end_to_end/test_serve.py::test_what_nobody_waits_for_any_more_is_not_computed",
+    ),
+    "serve: a head may come drop by drop": (
+        "deploy/serve/connection.py",
+        "        self._within(self.timeout_keep_alive)\n",
+        "",
+        "end_to_end/test_serve.py::test_nobody_holds_a_connection_without_asking",
+    ),
+    "serve: any film is scans": (
+        "deploy/serve/decoder.py",
+        r'rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)"',
+        r'rb"\xff\xda"',
+        "unit/test_serve.py::test_a_film_behind_a_photograph_is_no_scans",
+    ),
+    "serve: bytes that were announced are held": (
+        "deploy/serve/body.py",
+        "        _check(announced, limits)  # but",
+        "        visit.hold(bytes=announced)  # but",
+        "unit/test_serve.py::test_only_bytes_that_came_are_held",
+    ),
+    "serve: any name will do": (
+        "deploy/serve/guard.py",
+        "if name not in self._hosts:",
+        "if name is None:",
+        "end_to_end/test_serve.py::test_on_this_machine_it_goes_by_names_of_this_machine",
+    ),
     "serve: what is refused is let in": (
         "deploy/serve/limits.py",
         "if gate.pictures + more[0] > limits.queue:",

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import io
 import itertools
+import os
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -17,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from deepskip.cli.serve import sites
 from deepskip.data.decode import preprocess_file
 from deepskip.deploy.serve import decoder as decoding
 from deepskip.deploy.serve.body import received
 from deepskip.deploy.serve.decoder import Decoder
-from deepskip.deploy.serve.limits import Gate, Limits, RefusedError
+from deepskip.deploy.serve.limits import MIB, Gate, Limits, RefusedError
 from deepskip.deploy.serve.look import look
 from deepskip.deploy.serve.queue import Queue, Run, check
 from deepskip.describe import zoo
@@ -165,8 +168,20 @@ def test_a_damaged_form_is_read_or_refused(data: st.DataObject) -> None:
         (413, b"x", "image/png", 10**12, "body: got 1000000000000 bytes"),
         (413, _form(*[("file", b"x")] * 4), FORM, None, "more pictures; allowed: at most 3 a request"),
         (413, _form(*[("a", b"")] * 17), FORM, None, "more parts of other names"),
-        (400, b"--XyZ\r\n" + b"A: b\r\n" * 20, FORM, None, "Maximum header count exceeded"),
-        (400, b"--XyZ\r\nA" + 5000 * b"a", FORM, None, "Maximum header size exceeded"),
+        (
+            400,
+            b"--XyZ\r\n" + b"A: b\r\n" * 20,
+            FORM,
+            None,
+            "a form that cannot be read; allowed: multipart/form-data",
+        ),
+        (
+            400,
+            b"--XyZ\r\nA" + 5000 * b"a",
+            FORM,
+            None,
+            "a form that cannot be read; allowed: multipart/form-data",
+        ),
     ],
 )
 def test_what_is_refused(status: int, body: bytes, kind: str, announced: int | None, says: str) -> None:
@@ -198,6 +213,46 @@ def test_bytes_of_all_bodies_are_counted_as_they_come() -> None:
     found = asyncio.run(all_at_once())
     assert gate.bytes == gate.pictures == 0
     assert [100 * b"x"] in found
+
+
+def test_only_bytes_that_came_are_held() -> None:
+    limits = Limits(body=100, memory=100)
+    gate = Gate(limits)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield 10 * b"x"
+        assert gate.bytes == 10  # of the hundred that were announced
+        with gate.visit() as other:
+            assert await received(_chunks([80 * b"y"]), "", 80, limits, other) == [80 * b"y"]
+
+    with gate.visit() as visit:
+        assert asyncio.run(received(dripping(), "", 100, limits, visit)) == [10 * b"x"]
+
+
+async def _chunks(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+@pytest.mark.parametrize("kind", ["image/png", FORM])
+def test_a_body_is_in_memory_once(kind: str) -> None:
+    size, piece = 8 * MIB, 65536
+    limits = Limits(body=2 * size)
+    whole = [piece * b"x"] * (size // piece)
+    head, tail = (b"", b"") if kind != FORM else _form(("file", b"|")).split(b"|")
+
+    async def traced() -> tuple[int, int]:
+        with Gate(limits).visit() as visit:
+            tracemalloc.start()
+            try:
+                (file,) = await received(_chunks([head, *whole, tail]), kind, None, limits, visit)
+                return len(file), tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    found, most = asyncio.run(traced())
+    assert found == size
+    assert most < 1.5 * size
 
 
 # --- the queue ------------------------------------------------------------------------------------------------
@@ -308,6 +363,17 @@ def test_outputs_that_are_not_finite_are_one_requests_affair() -> None:
         check(lambda pixels: np.full((len(pixels), 2), np.nan), PREPARED, 3)
 
 
+def test_before_anybody_asks_it_has_met_a_batch_and_one_picture() -> None:
+    met: list[tuple[int, ...]] = []
+
+    def runner(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        met.append(pixels.shape)
+        return np.zeros((len(pixels), 2))
+
+    check(runner, PREPARED, 8)
+    assert met == [(8, 16, 16, 3), (1, 16, 16, 3)]
+
+
 def test_what_is_given_up_is_not_computed() -> None:
     seen: list[int] = []
     begun, go = threading.Event(), threading.Event()
@@ -411,15 +477,103 @@ def test_pixels_are_those_of_every_other_command(monkeypatch: pytest.MonkeyPatch
 
 def test_pictures_that_are_refused_by_number() -> None:
     good, limits = _png(noise(1)), LIMITS.replace(pixels=2000)
+    damaged = "picture 2 of 3: got a picture that is damaged or cut short; allowed: a whole JPEG"
+    deep = _png(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF")
     for bad, status, says in (
-        (good[:90], 422, "picture 2 of 3: got"),
-        (b"GIF89a", 422, "picture 2 of 3: got"),
-        (_png(noise(2, 50, 41)), 413, "picture 2 of 3: got 50 x 41 pixels; allowed: at most 2000"),
-        (_png(noise(1), "JPEG") + 200 * b"\xff\xda\x00\x02", 422, "a JPEG of many scans"),
+        (good[:90], 422, damaged),
+        (b"GIF89a", 422, "picture 2 of 3: got not a picture; allowed: a whole JPEG"),
+        (b"pixels", 422, "picture 2 of 3: got not a picture; allowed: a whole JPEG"),
+        (_png(noise(1), "WEBP")[:200], 422, damaged),
+        (deep, 422, "picture 2 of 3: got pixels in floating point; allowed: pixels whose range is known"),
+        (_png(noise(2, 50, 41)), 413, "picture 2 of 3: got 50 x 41 pixels; allowed: at most 0.002 megapixels"),
+        (b"P6 99999 99999 255\n", 413, "got more than 120000000 pixels; allowed: at most 0.002 megapixels"),
+        (_png(noise(1), "JPEG") + 101 * SCAN, 422, "a JPEG of many scans; allowed: at most 100"),
     ):
         with pytest.raises(RefusedError, match=says) as refused:
             _decoded([good, bad, good], limits)
         assert refused.value.status == status
+
+
+SCAN = b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00\x00"
+
+
+def test_a_film_behind_a_photograph_is_no_scans() -> None:
+    """What telephones write: a JPEG, and behind its end a film, in which any two bytes are somewhere."""
+    photograph = _png(noise(1, 40, 40), "JPEG")
+    film = np.random.default_rng(0).bytes(50_000) + 400 * b"\xff\xda\x00\x02\xff\xda\x00\x0c\x04"
+    assert np.array_equal(_decoded([photograph + film]), _decoded([photograph]))
+
+
+def test_large_pictures_wait_for_a_thread_also_where_requests_were_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread cannot be stopped: what it decodes for nobody still takes a core, and memory."""
+    inside, most, begun, go = [0], [0], threading.Event(), threading.Event()
+
+    def slow(content: bytes, prepared: Preprocessing) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        begun.set()
+        assert go.wait(30)
+        inside[0] -= 1
+        return preprocess_file(content, prepared)
+
+    monkeypatch.setattr(decoding, "preprocess_file", slow)
+    monkeypatch.setattr(decoding, "LARGE_BYTES", 10)
+    file = _png(noise(1))
+
+    async def run() -> Any:
+        decoder = Decoder(PREPARED, LIMITS, threads=2)  # so one for large pictures
+        try:
+            first = asyncio.create_task(decoder.decode([file]))
+            await asyncio.to_thread(begun.wait, 30)
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(decoder.decode([file]))
+            await asyncio.sleep(0.2)
+            go.set()
+            return await second
+        finally:
+            go.set()
+            decoder.close()
+
+    assert np.array_equal(asyncio.run(run()), [preprocess_file(file, PREPARED)])
+    assert most == [1]
+
+
+def test_threads_are_as_many_as_this_process_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine with 64 a container may have three."""
+    asked: list[int] = []
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda threads, **_: asked.append(threads))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for cores in (1, 3, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        Decoder(PREPARED, LIMITS)
+    assert asked[::2] == [2, 3, 8]
+
+
+# --- the command line -----------------------------------------------------------------------------------------
+
+
+def test_origins_are_as_browsers_name_them() -> None:
+    given = "https://Example.org/, http://localhost:3000,https://a.b:443,http://[::1]:80/"
+    assert sites(given) == ("https://example.org", "http://localhost:3000", "https://a.b", "http://[::1]")
+    assert sites(None) == ()
+    for wrong in (
+        "foo",
+        "",
+        "https://a.b,",
+        "https://a.b/c",
+        "ftp://a.b",
+        "*",
+        "https://*.a.b",
+        "http://a:x",
+        "//a",
+    ):
+        with pytest.raises(
+            InputError, match=r"--origins: got '.*'; allowed: web sites, as https://example.org,"
+        ):
+            sites(wrong)
 
 
 # --- looking --------------------------------------------------------------------------------------------------

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from deepskip.cli.show import Output, Whole
-from deepskip.errors import InputError
+from deepskip.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from deepskip.deploy.choosing import Choice
     from deepskip.model import Model
 
 TOKEN = "DEEPSKIP_TOKEN"
+PORTS = {"http": 80, "https": 443}  # which browsers leave out of a site's name
 WORK = 2000  # pictures that a server surely sees: how long it looks for a faster way depends on it
 
 
@@ -40,7 +44,7 @@ def serve(
     """Serve a model over HTTP: predictions for programs, and a page that shows how they come about.
 
     `POST /predict` takes a picture, or a form with several, and answers with classes and probabilities; `GET /`
-    is the page; `/health`, `/metrics` (Prometheus) and `/openapi.json` are there too. Ctrl-C or TERM ends it
+    is the page; `/health`, `/metrics` (Prometheus) and `/openapi.json` are there too. Ctrl-C or TERM ends it,
     when what was let in is answered.
 
     Examples:
@@ -69,9 +73,11 @@ def serve(
     pictures
         Pictures in a request, at most.
     token_file
-        A file with a token that every request has to bring; the variable DEEPSKIP_TOKEN does the same.
+        A file with a token that requests have to bring, all but those for `/health` and the page's own files;
+        the variable DEEPSKIP_TOKEN does the same.
     origins
-        Web sites whose pages may use this server from a browser, separated by commas; none by default.
+        Web sites whose pages may use this server from a browser, as `https://example.org`, separated by commas;
+        none by default.
     api_only
         Serve no page, and not what only the page needs.
     way
@@ -80,56 +86,76 @@ def serve(
     device
         `auto`, `cpu` or `cuda`.
     """
-    from deepskip.extras import EXTRAS, need
+    with _ended_early(output):
+        from deepskip.extras import EXTRAS, need
 
-    for package in EXTRAS["serve"]:
-        need(package, "deepskip serve")
-    from deepskip.deploy.serve import app as application
-    from deepskip.deploy.serve import server
-    from deepskip.deploy.serve.limits import MIB, Limits
-    from deepskip.model import load
-    from deepskip.training.precision import choose_device
+        for package in EXTRAS["serve"]:
+            need(package, "deepskip serve")
+        from deepskip.deploy.serve import app as application
+        from deepskip.deploy.serve import server
+        from deepskip.deploy.serve.limits import MIB, Limits
+        from deepskip.model import load
+        from deepskip.training.precision import choose_device
 
-    if batch < 1:
-        raise InputError("--batch", batch, "a whole number from 1", 1)
-    limits = Limits(
-        body=megabytes * MIB,
-        pixels=megapixels * 1_000_000,
-        pictures=pictures,
-        queue=queue,
-        memory=max(Limits.model_fields["memory"].default, megabytes * MIB),
-        seconds=seconds,
-    )
-    token = _token(token_file)
-    loaded = load(model, device=choose_device(device))
-    with server.listen(host, port) as listening:  # a port that is taken is no news to wait for
-        choice = _choose(loaded, way, batch)
-        told = Told(server.address(listening), loaded.net.spec.name, choice.way.name, os.getpid())
-
-        def ready() -> None:
-            if token is None and not server.is_private(listening):
-                output.warn(f"whoever reaches {told.url} can use it; {TOKEN} or --token-file keeps others out")
-            if output.json:
-                output.result(told._asdict())
-                sys.stdout.flush()
-            else:
-                output.note(f"{told.model}, {told.way}, at {told.url} (Ctrl-C ends it)")
-
-        app = application.create(
-            loaded,
-            choice.runner,
-            way=told.way,
-            batch=batch,
-            limits=limits,
-            token=token,
-            origins=[origin.strip() for origin in origins.split(",")] if origins else (),
-            page=not api_only,
-            ready=ready,
-            say=output.warn,
+        if batch < 1:
+            raise InputError("--batch", batch, "a whole number from 1", 1)
+        limits = Limits(
+            body=megabytes * MIB,
+            pixels=megapixels * 1_000_000,
+            pictures=pictures,
+            queue=queue,
+            memory=max(Limits.model_fields["memory"].default, megabytes * MIB),
+            seconds=seconds,
         )
-        server.run(app, listening, seconds=seconds)
-        choice.runner.close()
-    return output.note("ended; all that was let in is answered")
+        token, allowed = _token(token_file), sites(origins)
+        loaded = load(model, device=choose_device(device))
+        with server.listen(host, port) as listening:  # a port that is taken is no news to wait for
+            choice = _choose(loaded, way, batch)
+            told = Told(server.address(listening), loaded.net.spec.name, choice.way.name, os.getpid())
+            private = server.is_private(listening)
+
+            def ready() -> None:
+                if token is None and not private:
+                    output.warn(
+                        f"whoever reaches {told.url} can use it; {TOKEN} or --token-file keeps others out"
+                    )
+                if output.json:
+                    output.result(told._asdict())
+                    sys.stdout.flush()
+                else:
+                    output.note(f"{told.model}, {told.way}, at {told.url} (Ctrl-C ends it)")
+
+            try:
+                app = application.create(
+                    loaded,
+                    choice.runner,
+                    way=told.way,
+                    batch=batch,
+                    limits=limits,
+                    token=token,
+                    origins=allowed,
+                    # A token keeps out what comes by another name, too, and a proxy may pass its own name on.
+                    hosts=server.names(listening, host, allowed) if private and token is None else None,
+                    page=not api_only,
+                    ready=ready,
+                    say=output.warn,
+                )
+                left = server.run(app, listening, seconds=seconds)
+            finally:
+                choice.runner.close()
+        if left:
+            got = f"its end, with {left} of what was let in not answered"
+            raise WorkError("deepskip serve", got, "one Ctrl-C or TERM, and time for all of it")
+        output.note("ended; all that was let in is answered")
+
+
+@contextlib.contextmanager
+def _ended_early(output: Output) -> Iterator[None]:
+    """Take Ctrl-C and TERM, before there is anybody to answer, as the end that they are later."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.note("ended before it could answer")
 
 
 class Told(NamedTuple):
@@ -165,14 +191,41 @@ def _choose(model: Model, wanted: str, batch: int) -> Choice:
 def _token(file: Path | None) -> str | None:
     """Return the token that requests have to bring, None where they need none. Raises InputError.
 
-    It is no option: other users of a machine can read a command's words.
+    It is no option: other users of a machine can read a command's words. An empty one is a mistake, and must
+    not mean that anybody may come.
     """
     if file is None:
-        return os.environ.get(TOKEN) or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("--token-file", file, "a file that can be read, with a token in it") from error
+        given, where, what = os.environ.get(TOKEN), TOKEN, f"the variable {TOKEN}"
+        if given is None:
+            return None
+    else:
+        where, what = "--token-file", str(file)
+        try:
+            given = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("--token-file", file, "a file that can be read, with a token in it") from error
+    token = given.strip()
     if not token:
-        raise InputError("--token-file", f"{file}, without a token", "a file with a token in it")
+        raise InputError(where, f"{what}, without a token", "a token in it, or none of it")
+    if not (token.isascii() and token.isprintable()):
+        raise InputError(where, f"{what}, with other signs in it", "a token of printable ASCII, in one line")
     return token
+
+
+def sites(text: str | None) -> tuple[str, ...]:
+    """Return web sites as browsers name them: in small letters, no slash at the end. Raises InputError."""
+    if text is None:
+        return ()
+    return tuple(_origin(one.strip()) for one in text.split(","))
+
+
+def _origin(text: str) -> str:
+    try:
+        parts = urlsplit(text.lower())
+        own = (parts.scheme, parts.hostname, parts.port)  # which raises for what is no port
+    except ValueError:
+        parts, own = urlsplit(""), ("", None, None)
+    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if own[0] not in PORTS or not own[1] or more or "*" in text:
+        raise InputError("--origins", repr(text), "web sites, as https://example.org, separated by commas")
+    return f"{parts.scheme}://{parts.netloc}".removesuffix(f":{PORTS[parts.scheme]}")

@@ -105,10 +105,15 @@ class About(Answer):
     blocks: list[Place]
 
 
-class Health(Answer):
-    """The server is there, and this is what it serves."""
+class Alive(Answer):
+    """The server is there."""
 
     status: str
+
+
+class Health(Alive):
+    """The server is there, and this is what it serves."""
+
     model: str
     way: str
     """How the network is run."""

@@ -6,6 +6,7 @@ not even kept.
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -27,8 +28,7 @@ async def received(
     is no body or no form, 413 for too many bytes or pictures, 429 where there is no room for it now.
     """
     if announced is not None:
-        _check(announced, limits)
-        visit.hold(bytes=announced)
+        _check(announced, limits)  # but nothing is held for it: who announces much may never send it
     named, options = parse_options_header(kind)
     parts = _Whole() if named != b"multipart/form-data" else _Form(options.get(b"boundary", b""), limits)
     count = 0
@@ -51,15 +51,15 @@ class _Whole:
     """The body itself is the picture."""
 
     def __init__(self) -> None:
-        self._content = bytearray()
+        self._content = io.BytesIO()  # gives its bytes away without copying them
 
     def write(self, chunk: bytes) -> None:
-        self._content += chunk
+        self._content.write(chunk)
 
     def end(self) -> list[bytes]:
-        if not self._content:
+        if not self._content.tell():
             raise RefusedError(400, "body", "nothing", "a picture, or a multipart form with one in `file`")
-        return [bytes(self._content)]
+        return [self._content.getvalue()]
 
 
 class _Form:
@@ -71,9 +71,9 @@ class _Form:
                 400, "Content-Type", "a form without boundary", "multipart/form-data; boundary=…"
             )
         self._limits = limits
-        self._files: list[bytearray] = []
+        self._files: list[io.BytesIO] = []
         self._others: list[bytes] = []
-        self._into: bytearray | None = None
+        self._into: io.BytesIO | None = None
         self._name = self._field = self._value = b""  # no longer than the parser lets headers be
         self._whole = False
         calls: dict[str, Callable[..., None]] = {
@@ -97,7 +97,7 @@ class _Form:
             others = [name.decode("utf-8", "replace") for name in self._others]
             got = f"no part named file (but {choices(others)})" if others else "no part"
             raise RefusedError(400, "body", got, "one or more parts named file")
-        return [bytes(file) for file in self._files]
+        return [file.getvalue() for file in self._files]
 
     def _begin(self) -> None:
         self._into, self._name = None, b""
@@ -117,7 +117,7 @@ class _Form:
         if self._name == FIELD:
             if len(self._files) == self._limits.pictures:
                 raise RefusedError(413, "body", "more pictures", f"at most {self._limits.pictures} a request")
-            self._into = bytearray()
+            self._into = io.BytesIO()
             self._files.append(self._into)
             return
         if len(self._others) == OTHERS:
@@ -126,7 +126,7 @@ class _Form:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._into is not None:
-            self._into += data[start:end]
+            self._into.write(data[start:end])
 
     def _end(self) -> None:
         self._whole = True
@@ -138,5 +138,5 @@ def _understood(read: Callable[[], Any]) -> Any:
         return read()
     except ValueError as error:  # all of the parser's own errors are such
         raise RefusedError(
-            400, "body", f"a form that cannot be read ({error})", "multipart/form-data"
+            400, "body", "a form that cannot be read", "multipart/form-data as `curl -F file=@PICTURE` sends it"
         ) from error

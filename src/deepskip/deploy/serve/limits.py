@@ -48,8 +48,10 @@ class Limits(Value):
 class RefusedError(Exception):
     """A request gets no answer but this one: an HTTP status, and a line that says why."""
 
-    def __init__(self, status: int, where: object, got: object, allowed: object) -> None:
-        super().__init__(str(InputError(where, got, allowed)))
+    def __init__(
+        self, status: int, where: object, got: object, allowed: object, nearest: object | None = None
+    ) -> None:
+        super().__init__(str(InputError(where, got, allowed, nearest)))
         self.status = status
 
 

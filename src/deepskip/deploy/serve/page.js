@@ -65,7 +65,7 @@ function take(one) {
 }
 
 async function look() {
-  if (!file) return;
+  if (!file || !model) return;  // begin() asks once the model is known
   asking?.abort();
   const mine = asking = new AbortController();
   const query = new URLSearchParams();
@@ -262,6 +262,7 @@ async function begin() {
   depth.value = depth.max;
   build();
   $('blocks').querySelector('button:enabled')?.setAttribute('tabindex', '0');
+  look();
 }
 
 let slow;

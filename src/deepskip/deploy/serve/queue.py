@@ -171,12 +171,17 @@ def probabilities(logits: npt.NDArray[Any]) -> Probabilities:
 
 
 def check(runner: Run, preprocessing: Preprocessing, batch: int) -> None:
-    """Run `batch` empty pictures through `runner`. Raises WorkError for outputs that are not finite."""
+    """Run `batch` empty pictures through `runner`, and one. Raises WorkError for outputs that are not finite.
+
+    One, because most requests bring it, and libraries prepare for each number of pictures when they first
+    meet it.
+    """
     side, channels = preprocessing.size, preprocessing.channels
-    if not np.isfinite(runner(np.zeros((batch, side, side, channels), np.uint8))).all():
-        raise WorkError(
-            "model", "outputs that are not finite", "a whole model; this one is damaged or diverged"
-        )
+    for pictures in (batch, 1):
+        if not np.isfinite(runner(np.zeros((pictures, side, side, channels), np.uint8))).all():
+            raise WorkError(
+                "model", "outputs that are not finite", "a whole model; this one is damaged or diverged"
+            )
 
 
 # --- in the loop's thread -------------------------------------------------------------------------------------

@@ -7,15 +7,18 @@ import logging
 import math
 import os
 import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 
+from deepskip.deploy.serve.connection import Connection
 from deepskip.errors import InputError, WorkError
 
 GRACE = 5
 """Seconds beyond a request's own that a server waits for requests when it ends."""
-KEPT = 30  # seconds that a connection may say nothing between two requests
+KEPT = 30  # seconds that a connection may take for a request's head, from its beginning or the last answer
 HEAD = 64 * 1024  # bytes of a request's head
 
 
@@ -58,15 +61,20 @@ def is_private(listening: socket.socket) -> bool:
     return host.startswith("127.") or host == "::1"
 
 
-def run(app: FastAPI, listening: socket.socket, *, seconds: float) -> None:
-    """Serve until Ctrl-C or TERM, then answer what was let in and return; a second Ctrl-C ends at once.
-
-    No request may take more than `seconds`.
+def names(listening: socket.socket, host: str, origins: Sequence[str]) -> tuple[str, ...]:
+    """Return the names by which a server is called that only this machine can reach: its own, and those of
+    `origins`, whose pages may use it and behind whose proxy it may stand.
     """
-    # It warns of every form that is none, and those who send such could fill a disk with it.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    config = uvicorn.Config(
+    sites = (urlsplit(origin).hostname or "" for origin in origins)
+    own = str(listening.getsockname()[0])
+    return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", own, host.lower(), *sites)))
+
+
+def configured(app: FastAPI, *, seconds: float) -> uvicorn.Config:
+    """Return how an application is served, no request of which may take more than `seconds`."""
+    return uvicorn.Config(
         app,
+        http=Connection,  # h11's, also where a faster one is installed: limits and ends are written for it
         log_config=None,
         log_level="error",
         access_log=False,
@@ -78,7 +86,17 @@ def run(app: FastAPI, listening: socket.socket, *, seconds: float) -> None:
         timeout_graceful_shutdown=math.ceil(seconds) + GRACE,
         h11_max_incomplete_event_size=HEAD,
     )
-    server = uvicorn.Server(config)
+
+
+def run(app: FastAPI, listening: socket.socket, *, seconds: float) -> int:
+    """Serve until Ctrl-C or TERM, then answer what was let in; a second Ctrl-C ends at once.
+
+    No request may take more than `seconds`. Returns how many requests that were let in got no answer because
+    the end came before it. Raises WorkError.
+    """
+    # It warns of every form that is none, and those who send such could fill a disk with it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    server = uvicorn.Server(configured(app, seconds=seconds))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on when all is answered
             server.run(sockets=[listening])
@@ -86,3 +104,4 @@ def run(app: FastAPI, listening: socket.socket, *, seconds: float) -> None:
         listening.close()
     if not server.started:
         raise WorkError("deepskip serve", "a server that did not start", "what was said above, mended")
+    return int(app.state.left)
