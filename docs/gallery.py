@@ -36,8 +36,7 @@ STUDIES = {
     "What identity blocks do": "identity-digits-intel-xeon-amx-2-cores",
     "What each ingredient of deep nets does": "spectrum-digits-intel-xeon-amx-2-cores",
 }
-INSIDE = ("inspect-resnet20-fashion-mnist-intel-xeon-amx", "inspect-resnet56-cifar10-intel-xeon-amx")
-"""Inspections; of two that have the same figure, the later one's is shown."""
+INSIDE = "inspect-resnet56-cifar10-intel-xeon-amx"
 DRAWN = {
     "net": "resnet50",
     "twin": "resnet34",
@@ -69,8 +68,7 @@ def rooms() -> Iterator[tuple[str, list[Placed]]]:
     for name, folder in STUDIES.items():
         yield name, _kept(folder)
     yield "A training", list(_training(RESULTS / RUN))
-    inside = {one.path.name: one for folder in INSIDE for one in _kept(folder)}
-    yield "Inside a trained net", list(inside.values())
+    yield "Inside a trained net", _kept(INSIDE)
     yield "How fast it runs", [_bench(RESULTS / BENCH)]
     yield "A net, drawn from its description", [_drawing(view, net) for view, net in DRAWN.items()]
     yield "What is wrong with a data set", [_contact()]

@@ -14,7 +14,9 @@ hypothesis.settings.register_profile(
 )
 # A mutant has to fail once; the smallest way in which it fails is nobody's concern.
 hypothesis.settings.register_profile(
-    "mutant", hypothesis.settings.get_profile("deepskip"), phases=[hypothesis.Phase.generate]
+    "mutant",
+    hypothesis.settings.get_profile("deepskip"),
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
 )
 hypothesis.settings.load_profile(os.environ.get("DEEPSKIP_HYPOTHESIS", "deepskip"))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from deepskip.model import Model
 from tests.end_to_end.browser import SIZES, Visit, faults, launched, visit
@@ -141,8 +141,13 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(seen: Visit) -> None:
 
 def test_a_picture_that_comes_before_the_model_is_not_lost(browser: Browser, running: Program) -> None:
     with browser.new_context() as context:
-        page, held = context.new_page(), []
-        page.route("**/model", held.append)
+        page = context.new_page()
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route("**/model", hold)
         with page.expect_request("**/model"):
             page.goto(running.url)
         drop(page, PICTURE)

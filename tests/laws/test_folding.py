@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from torch import nn
 
 import deepskip as ds
@@ -45,6 +45,7 @@ def test_a_folded_net_has_the_same_outputs(spec: Spec) -> None:
 
 @settings(max_examples=100)
 @given(specs(coupled=True))
+@example(zoo.cifar(8, order="pre"))  # where the Spec says what is left: which nets are drawn is chance
 def test_its_spec_is_true(spec: Spec) -> None:
     net = scrambled(build(spec)).eval()
     made = fold(net)
@@ -90,7 +91,7 @@ def test_the_zoos_nets_fold(name: str, options: dict[str, int]) -> None:
     left = [n for n, m in made.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert bool(left) == (spec.order == "pre")
     x = torch.randn(2, *spec.input, dtype=torch.float64)
-    assert _close(made(x), net(x), 1e-12)
+    assert _close(made(x), net(x), 1e-10)
 
 
 def test_mode_precision_memory_order_and_frozen_parameters_stay() -> None:

@@ -144,7 +144,7 @@ MUTANTS = {
     "8: int8 may lose anything": (
         "deploy/quantize.py",
         "if cost.drop > limit:",
-        "if cost.drop > 100 * limit:",
+        "if cost.drop > 100 + limit:",
         "unit/test_quantize.py::test_too_much_lost_is_refused_and_nothing_is_written",
     ),
     "8: half of a pair is left behind": (
