@@ -42,6 +42,7 @@ NETS = (
     "resnet56_cifar",
     "resnet110_cifar",
     "resnet1202_cifar",
+    "plain20_cifar",
     "plain56_cifar",
     "preresnet110_cifar",
     "preresnet164_cifar",

@@ -143,6 +143,8 @@ def test_a_picture_that_comes_before_the_model_is_not_lost(browser: Browser, run
     with browser.new_context() as context:
         page = context.new_page()
         held: list[Route] = []
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
 
         def hold(route: Route) -> None:
             held.append(route)
@@ -156,6 +158,7 @@ def test_a_picture_that_comes_before_the_model_is_not_lost(browser: Browser, run
         route.continue_()
         page.wait_for_function("() => document.querySelector('#name').textContent !== ''")
         assert page.locator("#trouble").is_hidden()
+        assert wrong == []
 
 
 def test_a_name_is_text_and_nothing_else(browser: Browser, tmp_path: Path) -> None:
