@@ -234,7 +234,7 @@ def _lens(s: Summary) -> list[str]:
 
 def _saliency(s: Summary) -> list[str]:
     if not s["mistakes"]:
-        return ["It makes no mistake on these images."]
+        return ["There is no mistake of it to show."]
     worst = s["mistakes"][0]
     return [
         (
