@@ -177,6 +177,24 @@ MUTANTS = {
         "",
         "laws/test_recompute.py::test_so_are_those_of_the_zoo",
     ),
+    "memory: on the way back nothing is given back": (
+        "training/recompute.py",
+        "        self.relieve()\n",
+        "",
+        "laws/test_recompute.py::test_before_every_piece_what_is_free_is_given_back_both_ways",
+    ),
+    "memory: what was held at first is what may be held": (
+        "training/relief.py",
+        "        self._least = min(self._least, held)\n",
+        "",
+        "unit/test_relief.py::test_it_waits_until_the_process_has_grown_by_the_bound",
+    ),
+    "training: a run is another one where it was measured anew": (
+        "training/engine.py",
+        "if way is None and out is not None:",
+        "if way is None and resume and out is not None:",
+        "laws/test_resume.py::test_a_run_is_known_again_whatever_way_was_measured_for_it",
+    ),
     "memory: a run's gradients wait for its end": (
         "training/recompute.py",
         "PIECE = 4 ",

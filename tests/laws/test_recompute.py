@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import deepskip as ds
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
-from deepskip.training import memory
+from deepskip.training import memory, recompute
 from deepskip.training.events import Started, Stepped
 from deepskip.training.frozen import Frozen
 from deepskip.training.recompute import PIECE, Recomputed, Reversed
-from deepskip.training.segments import _costs, segments
+from deepskip.training.segments import _costs, recompute_bytes, reversible_bytes, segments
 from deepskip.training.way import Memory, Way
 from tests.laws.strategies import scrambled, specs
 
@@ -48,6 +48,26 @@ def test_recomputed_gradients_and_statistics_are_the_stored_ones_bit_for_bit(spe
     again = copy.deepcopy(net)
     images = torch.randn(3, *spec.input, generator=torch.Generator().manual_seed(1))
     assert same(tensors(net, net, images), tensors(again, Recomputed(again), images))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "needed"),
+    [("resnet20_cifar", Recomputed, recompute_bytes), ("revnet38_cifar", Reversed, reversible_bytes)],
+)
+def test_before_every_piece_what_is_free_is_given_back_both_ways(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: type[Recomputed | Reversed],
+    needed: Callable[[Spec, int], int],
+) -> None:
+    bounds: list[int] = []
+    monkeypatch.setattr(recompute, "Relief", lambda bound: lambda: bounds.append(bound))
+    spec = ds.zoo.get(name, input=SMALL)
+    out = kind(ds.build(spec))(torch.randn(4, *SMALL))
+    there = len(bounds)
+    out.sum().backward()
+    assert len(bounds) == 2 * there > 0
+    assert set(bounds) == {needed(spec, 4)}
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "resnet110_sd_cifar", "revnet38_cifar"])

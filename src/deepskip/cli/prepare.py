@@ -57,6 +57,17 @@ def build_net(
     return build(spec.plain() if plain else spec, seed), []
 
 
+def refuse_early(net: Network, data: Dataset, recipe: Recipe, out: Path) -> None:
+    """Refuse what training would, as far as it is known before a way is measured. Raises InputError."""
+    from deepskip.training.frozen import Frozen
+    from deepskip.training.plan import agree
+    from deepskip.training.rundir import refuse
+
+    agree(net, data, recipe)
+    Frozen(net, recipe.freeze)
+    refuse(out)
+
+
 def fastest_way(
     spec: Spec,
     data: Dataset,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from deepskip.cli.prepare import build_net, fastest_way, initial_model, open_data
+from deepskip.cli.prepare import build_net, fastest_way, initial_model, open_data, refuse_early
 from deepskip.cli.show import Output, Seed, Whole, columns, command_line, count, duration
 from deepskip.errors import InputError
 
@@ -113,7 +113,6 @@ def train(
     """
     from deepskip.describe import zoo
     from deepskip.training.distributed import join, own_device
-    from deepskip.training.engine import refuse_early
     from deepskip.training.precision import choose_device
 
     chosen = choose_recipe(recipe, settings, epochs=epochs, batch=batch, lr=lr)

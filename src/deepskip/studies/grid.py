@@ -86,8 +86,8 @@ def run_grid(
     """
     if not data.source and (executor is not None or workers > 1):
         where, got = ("executor", type(executor).__name__) if executor else ("workers", workers)
-        allowed = f"none: {data.name} is arrays in memory, which other processes do not have"
-        raise InputError(where, got, allowed if executor else allowed.replace("none", "1"))
+        here = f"{data.name} is arrays in memory, which other processes do not have"
+        raise InputError(where, got, f"{'none' if executor else 1}: {here}")
     missing = []
     for cell in in_order(cells):
         row = _row(folder / CELLS / cell.hash)

@@ -38,7 +38,7 @@ from deepskip.training.plan import agree, variation_of
 from deepskip.training.precision import choose_device
 from deepskip.training.progress import Progress
 from deepskip.training.recipe import Recipe
-from deepskip.training.rundir import RunFolder, held_way, refuse
+from deepskip.training.rundir import RunFolder, held_way
 from deepskip.training.schedule import learning_rate
 from deepskip.training.stepper import Stepper
 from deepskip.training.validation import score_together
@@ -49,13 +49,6 @@ SAVE_EVERY = 20.0  # seconds between states, at ends of epochs; the last is alwa
 SAVE_WITHIN = 60.0  # and inside a long epoch
 ALARM = 1e-3  # of a reversible reconstruction; in float32 it is usually about 1e-5
 SAVE_SHARE = 0.03  # of the time, at most, goes into saving inside an epoch
-
-
-def refuse_early(net: Network, data: Dataset, recipe: Recipe, out: Path) -> None:
-    """Refuse what `fit` would, as far as it is known before a way is measured. Raises InputError."""
-    agree(net, data, recipe)
-    Frozen(net, recipe.freeze)
-    refuse(out)
 
 
 def fit(

@@ -38,11 +38,12 @@ class Recomputed(nn.Module):
         self.net = net
         blocks = iter(net.blocks())
         self.segments = [[next(blocks) for _ in range(size)] for size in segments(net.spec)]
+        self._bytes = recompute_bytes(net.spec, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of `images` [n, c, h, w]."""
         x: Tensor = self.net.stem(images)
-        relief = _relief(x, recompute_bytes(self.net.spec, len(images)))
+        relief = _relief(x, len(images) * self._bytes)
         for blocks in self.segments[:-1]:
             x = _again(_Recompute, _Context(x, relief), blocks, x)
         logits: Tensor = self.net.head(_run(self.segments[-1], x))
@@ -64,13 +65,14 @@ class Reversed(nn.Module):
             (reversible, [block for _, block in run])
             for reversible, run in groupby(pairs, lambda pair: pair[0].reversible)
         ]
+        self._bytes = reversible_bytes(net.spec, 1)
         self._error: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of `images` [n, c, h, w]."""
         # In half precision the sums of many blocks would lose what the way back needs.
         x = at_least_float32(self.net.stem(images))
-        relief = _relief(x, reversible_bytes(self.net.spec, len(images)))
+        relief = _relief(x, len(images) * self._bytes)
         for reversible, blocks in self.runs:
             x = self._there(blocks, x, relief) if reversible else _run(blocks, x)
         logits: Tensor = self.net.head(x)
