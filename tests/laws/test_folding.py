@@ -90,8 +90,8 @@ def test_the_zoos_nets_fold(name: str, options: dict[str, int]) -> None:
     made = fold(net)
     left = [n for n, m in made.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert bool(left) == (spec.order == "pre")
-    x = torch.randn(2, *spec.input, dtype=torch.float64)
-    assert _close(made(x), net(x), 1e-10)
+    x = torch.randn(2, *spec.input, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert _close(made(x), net(x), 1e-12)
 
 
 def test_mode_precision_memory_order_and_frozen_parameters_stay() -> None:
