@@ -113,6 +113,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "glibc",
         "relief",
         "recompute",
+        "replay",
         "way",
         "memory",
         "heap",

@@ -40,6 +40,11 @@ class Batch(NamedTuple):
     copies: int = 1
     """Processes that have these same pictures: more than one where a batch is too small to be shared."""
 
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU copies from while the program goes on."""
+        others = None if self.others is None else self.others.pin_memory()
+        return self._replace(images=self.images.pin_memory(), labels=self.labels.pin_memory(), others=others)
+
 
 def steps_per_epoch(n: int, batch: int) -> int:
     """Return how many batches an epoch over `n` pictures has.
@@ -64,14 +69,15 @@ def train_batches(
     *,
     rank: int = 0,
     ranks: int = 1,
+    gpu: bool = False,
 ) -> Generator[Batch, None, None]:
     """Yield an epoch's batches, from the one with index `start` on, or process `rank`'s share of each.
 
     The order depends on (seed, epoch), how a batch is varied on (seed, epoch, its index), so an epoch can be
     resumed anywhere. The shares of all `ranks` processes, in order, make up the batch of one process bit for
     bit, and differ by one picture at most. A batch with fewer than two pictures a process (one has no variance
-    to normalise by) is not shared: every process gets all of it. Threads that build ahead end with the
-    iterator: exhaust it or close it.
+    to normalise by) is not shared: every process gets all of it. For a GPU they are in pinned memory, and
+    built by more threads. Threads that build ahead end with the iterator: exhaust it or close it.
 
     Raises InputError for a batch below 1, a rank outside `ranks`, or a size that `variation.augment` cannot
     make.
@@ -82,6 +88,9 @@ def train_batches(
     order = torch.randperm(len(split), generator=_generator(seed, "shuffle", epoch))
 
     def build(index: int) -> Batch:
+        return made(index).pinned() if gpu else made(index)
+
+    def made(index: int) -> Batch:
         last = index == steps - 1
         indices = order[index * batch :] if last else order[index * batch : (index + 1) * batch]
         total = len(indices)
@@ -99,7 +108,7 @@ def train_batches(
         mixed = mix(images[1:], images[:-1], mixing)
         return Batch(mixed.permute(0, 3, 1, 2), labels[1:], labels[:-1], mixing.share, total, copies)
 
-    threads = _threads()
+    threads = _threads(gpu, ranks)
     return ahead(build, range(start, steps), threads=threads, window=(WINDOW + 1) * threads)
 
 
@@ -189,6 +198,7 @@ def _generator(*purpose: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*purpose))
 
 
-def _threads() -> int:
+def _threads(gpu: bool, ranks: int) -> int:
     # Enough to keep a GPU fed, and most cores left to a network that trains on the CPU.
-    return min(8, max(1, (os.cpu_count() or 1) // 4))
+    share = (os.cpu_count() or 1) // (2 * ranks if gpu else 4)
+    return min(8, max(1, share))

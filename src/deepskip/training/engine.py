@@ -90,7 +90,7 @@ def fit(
     if way is None or memory != "auto":
         images = at_once(recipe.batch, len(data.train), recipe.accumulate, join(place).ranks)
         kept = choose_memory(net.spec, images, memory, chosen.precision, place)
-        chosen = chosen.replace(memory=kept, compile=chosen.compile if kept == "store" else "none")
+        chosen = chosen.keeping(kept)
     # What is free is not the same everywhere, and normalisers that recompute meet once more.
     chosen = join(place).share(chosen)
     run = _Run(net, data, recipe, seed, place, chosen, each_step, flow)
@@ -284,6 +284,7 @@ class _Run:
             start=p.epoch_step,
             rank=self.world.rank,
             ranks=self.world.ranks,
+            gpu=self.device.type == "cuda",
         )
         with contextlib.closing(batches):
             while p.step < self.steps:

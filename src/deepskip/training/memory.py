@@ -78,6 +78,9 @@ def needed_bytes(spec: Spec, images: int, way: Way) -> int:
         kept = reversible_bytes(spec, images)  # float32 in any precision
     else:
         kept = cost.activation_bytes(images) // share
+        kept *= (
+            2 if way.replay else 1
+        )  # a recording's memory is its own, and scores and recorded steps need some
     return kept + WEIGHT_BYTES * cost.params
 
 
@@ -95,7 +98,7 @@ def check(spec: Spec, images: int, way: Way, device: torch.device) -> None:
     if needed > free:
         most = largest_batch(spec, free, way)
         sparing = [memory for memory in _possible(spec) if memory != way.memory]
-        fits = [m for m in sparing if needed_bytes(spec, images, way.replace(compile="none", memory=m)) < free]
+        fits = [m for m in sparing if needed_bytes(spec, images, way.keeping(m)) < free]
         raise TooLargeError(
             "batch",
             f"{images} images at once, which need {_size(needed)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from deepskip.training.optimiser import make_optimiser
 from deepskip.training.precision import autocast, make_scaler, without_denormals
 from deepskip.training.recipe import Recipe
 from deepskip.training.recompute import Reversed
+from deepskip.training.replay import Replayed
 from deepskip.training.way import Way
 
 READ_EVERY = 16  # steps between looks at the loss on a GPU, which must finish its work for each
@@ -48,6 +49,7 @@ class Stepper:
         self.device = next(net.parameters()).device
         self.call: nn.Module = net
         self.kept: nn.Module = net
+        self.gradient: Callable[[Batch], None] = self._compute
         self.optimiser = make_optimiser(net, recipe)
         self.trained = [p for p in net.parameters() if p.requires_grad]
         self.scaler = make_scaler(way.precision, self.device)
@@ -69,6 +71,8 @@ class Stepper:
                 parameter.grad = torch.zeros_like(parameter)
         self.kept = self.way.sparing(self.net)
         self.call = self.way.compiled(wrap(self.kept, self.world, self.device))
+        if self.way.replay and self.device.type == "cuda" and self.world.ranks == 1:
+            self.gradient = Replayed(self._compute, self.trained, self.device)
 
     def step(self, batch: Batch, number: int, rate: float, flow: Flow | None = None) -> None:
         """Take step `number` (from 0) at a rate; `flow` records it. Raises NotFinite, on every process, before
@@ -86,7 +90,7 @@ class Stepper:
         with self._random(number):
             for i, part in enumerate(parts, 1):
                 with contextlib.nullcontext() if i == len(parts) else self._alone():
-                    self._gradient(part, flow if i == len(parts) else None)
+                    self._gradient(part, flow if i == len(parts) else None, alone=len(parts) == 1)
         if flow:
             flow.take(number + 1, self.scaler.scale(torch.ones((), device=self.device)))
         if self.recipe.clip is not None:
@@ -146,8 +150,14 @@ class Stepper:
         if self.average:
             self.average.load(state["average"])
 
-    def _gradient(self, batch: Batch, flow: Flow | None = None) -> None:
-        """Add the gradient of the batch's share of the step's mean loss."""
+    def _gradient(self, batch: Batch, flow: Flow | None, *, alone: bool) -> None:
+        """Add the gradient of the batch's share of the step's mean loss; `alone`, it is the step's only one."""
+        if flow is None and alone:
+            self.gradient(batch)
+        else:
+            self._compute(batch, flow)
+
+    def _compute(self, batch: Batch, flow: Flow | None = None) -> None:
         batch = _on(batch, self.device)
         watching = flow.watching() if flow else contextlib.nullcontext()
         with autocast(self.way.precision, self.device), watching:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from deepskip.data.batches import Batch
 from deepskip.data.store import data_folder
 from deepskip.describe.spec import Spec
 from deepskip.errors import WorkError
@@ -22,6 +23,7 @@ from deepskip.training.heap import kept_for
 from deepskip.training.memory import free_bytes, is_out_of_memory, needed_bytes
 from deepskip.training.precision import autocast, cpu_capabilities, has_bf16
 from deepskip.training.recipe import Recipe
+from deepskip.training.replay import WARM, Replayed
 from deepskip.training.way import Memory, Way, usual
 
 WORTH = 60.0  # seconds of training below which measuring cannot pay
@@ -109,8 +111,12 @@ def _candidates(rule: Way, device: torch.device, precision: str) -> Iterator[Way
         yield rule.replace(precision=other)
     if rule.memory != "store":
         return
+    if device.type == "cuda":
+        yield rule.replace(replay=True)
     if device.type == "cuda" or shutil.which("g++") or shutil.which("clang++"):
         yield rule.replace(compile="whole")
+    if device.type == "cuda":
+        yield rule.replace(compile="whole", replay=True)
 
 
 def _time(spec: Spec, way: Way, images: int, device: torch.device) -> Timed | None:
@@ -125,28 +131,38 @@ def _time(spec: Spec, way: Way, images: int, device: torch.device) -> Timed | No
         if way.memory_format == "channels_last":
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         labels = torch.randint(spec.classes, (images,), generator=generator).to(device)
-        seconds = []
-        for _ in range(STEPS + 1):
+
+        def gradient(batch: Batch) -> None:
+            with autocast(way.precision, device):
+                logits = call(batch.images)
+            functional.cross_entropy(logits.float(), batch.labels).backward()  # type: ignore[no-untyped-call]
+
+        compute = Replayed(gradient, list(net.parameters()), device) if way.replay else gradient
+        unlike = WARM + 1 if way.replay else 1  # steps that are not as the others will be
+        seconds: list[float] = []
+        for _ in range(STEPS + unlike):
             started = time.perf_counter()
-            with (
-                torch.random.fork_rng([device] if device.type == "cuda" else []),
-                autocast(way.precision, device),
-            ):
-                logits = call(pixels)
-            loss = functional.cross_entropy(logits.float(), labels)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                compute(Batch(pixels, labels, total=images))
             optimiser.step()
-            loss.item()  # waits for a GPU
+            _finish(device)
             seconds.append(time.perf_counter() - started)
-            if len(seconds) > 1 and sum(seconds[1:]) > ENOUGH:
+            if len(seconds) > unlike and sum(seconds[unlike:]) > ENOUGH:
                 break
-        return Timed(way, min(seconds[1:]), seconds[0])
+        if isinstance(compute, Replayed) and compute.why is not None:
+            return None
+        return Timed(way, min(seconds[unlike:]), sum(seconds[:unlike]))
     except Exception as error:
         # Compilers fail in as many ways as they have parts; a way that fails is one that is not taken.
         if way.compile == "none" and not is_out_of_memory(error):
             raise
         return None
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _key(spec: Spec, images: int, device: torch.device, asked: tuple[str, str], steps: int) -> str:

@@ -28,6 +28,8 @@ class Way(Value):
     """Whether the whole net is compiled (TorchInductor)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of the processor that compute; sums are split among them, so the last bits depend on it."""
+    replay: bool = False
+    """On a GPU: whether what computes a step's gradient is recorded once and launched as one (CUDA graph)."""
 
     memory: Memory = "store"
     """What a step keeps for its backward pass: everything; the inputs of about √depth segments of blocks, which
@@ -37,7 +39,14 @@ class Way(Value):
     def _agree(self) -> Way:
         if self.memory != "store" and self.compile != "none":
             raise InputError("compile", self.compile, f"none with memory {self.memory}", "none")
+        if self.memory != "store" and self.replay:
+            raise InputError("replay", self.replay, f"false with memory {self.memory}", "false")
         return self
+
+    def keeping(self, memory: Memory) -> Way:
+        """Return this way with another `memory`, and without what does not go with that."""
+        changes = {} if memory == "store" else {"compile": "none", "replay": False}
+        return self.replace(memory=memory, **changes)
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """Return `net` in this way's memory order, in place."""
@@ -60,6 +69,7 @@ class Way(Value):
     def __str__(self) -> str:
         words = [self.precision, self.memory_format.replace("_", " ")]
         words += ["compiled"] if self.compile == "whole" else []
+        words += ["replayed"] if self.replay else []
         words += [self.memory] if self.memory != "store" else []
         words += [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
         return ", ".join(words)
