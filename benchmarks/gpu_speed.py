@@ -14,8 +14,8 @@ said:
   pictures cut, resized and flipped on the way; the first steps of an epoch, which wait for the first batches,
   are not counted: ImageNet has 5,000 an epoch.
 
-The others have one random batch that stays on the GPU. They take turns in one process, several rounds; medians
-and ratios go to `results/gpu-speed-<gpu>.md`.
+The others have one random batch that stays on the GPU; all have as many classes as the photographs. They take
+turns in one process, several rounds; medians and ratios go to `results/gpu-speed-<gpu>.md`.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ from deepskip.training.events import Stepped
 from deepskip.training.recipe import Recipe
 from deepskip.training.stepper import Stepper
 from deepskip.training.tuning import choose
+from deepskip.training.way import Way
 
 GPU = torch.device("cuda")
-SIZE, CLASSES = 224, 1000
+SIZE = 224
 WARM = 6  # steps before the first that count: compilation, and a recording
 SKIPPED = 10  # of an epoch, of photographs: what is loaded ahead, and the wait for it
 PUBLISHED = 2790  # images/s of an H100 SXM5, mixed precision, as NVIDIA publishes them
 
 
-def peer(batch: int, *, last: bool, compiled: bool) -> Callable[[], None]:
+def peer(batch: int, classes: int, *, last: bool, compiled: bool) -> Callable[[], None]:
     """Return timm's step."""
-    net: Any = timm.create_model("resnet50", num_classes=CLASSES).to(GPU).train()
+    net: Any = timm.create_model("resnet50", num_classes=classes).to(GPU).train()
     images = torch.randn(batch, 3, SIZE, SIZE, device=GPU)
-    labels = torch.randint(CLASSES, (batch,), device=GPU)
+    labels = torch.randint(classes, (batch,), device=GPU)
     if last:
         net, images = (
             net.to(memory_format=torch.channels_last),
@@ -74,18 +75,18 @@ def peer(batch: int, *, last: bool, compiled: bool) -> Callable[[], None]:
     return step
 
 
-def ours(batch: int, way: ds.training.way.Way) -> Callable[[], None]:  # type: ignore[name-defined]
+def ours(batch: int, classes: int, way: Way) -> Callable[[], None]:
     """Return the step that `ds.fit` takes, on a batch of bytes as its data give it."""
-    spec = ds.zoo.get("resnet50")
+    spec = ds.zoo.get("resnet50", classes=classes)
     preprocessing = ds.Preprocessing(
         size=SIZE, resize=SIZE, colour="RGB", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
     net = way.prepare(ds.build(spec, device=GPU)).train()
     recipe = Recipe(batch=batch, lr=0.01, weight_decay=1e-4)
-    stepper = Stepper(net, preprocessing, recipe, way, World(), seed=0, weights=None)  # type: ignore[arg-type]
+    stepper = Stepper(net, preprocessing, recipe, way, World(), seed=0, weights=None)
     stepper.begin()
     images = torch.randint(0, 256, (batch, SIZE, SIZE, 3), dtype=torch.uint8, device=GPU).permute(0, 3, 1, 2)
-    given = Batch(images, torch.randint(CLASSES, (batch,), device=GPU), total=batch)
+    given = Batch(images, torch.randint(classes, (batch,), device=GPU), total=batch)
     taken = iter(range(10**9))
     return lambda: stepper.step(given, next(taken), 0.01)
 
@@ -100,9 +101,8 @@ def rate(step: Callable[[], None], batch: int, steps: int) -> float:
     return batch * steps / (time.perf_counter() - started)
 
 
-def on_photographs(folder: Path, batch: int, way: Any, seconds: float) -> Iterator[float]:
+def on_photographs(data: ds.data.Dataset, batch: int, way: Way, seconds: float) -> Iterator[float]:
     """Yield images/s of `ds.fit`, epoch by epoch."""
-    data = ds.data.open(folder, size=SIZE)
     spec = ds.zoo.get("resnet50", input=data.input, classes=len(data.classes))
     recipe = Recipe(epochs=1000, batch=batch, lr=0.01, weight_decay=1e-4)
     full, began, started = len(data.train) // batch, time.monotonic(), 0.0
@@ -132,16 +132,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of training on photographs")
     parser.add_argument("--out", type=Path, default=Path("results"))
     given = parser.parse_args()
-    found = choose(ds.zoo.get("resnet50"), Recipe(batch=given.batch), 450_000, GPU, again=True)
+    data = ds.data.open(given.photos, size=SIZE) if given.photos else None
+    classes = len(data.classes) if data else 1000
+    spec = ds.zoo.get("resnet50", classes=classes)
+    found = choose(spec, Recipe(batch=given.batch), 450_000, GPU, again=True)
     for timed in found.timed:
         print(
             f"{given.batch / timed.step:8,.0f} images/s  {timed.way}, the first {timed.first:.1f} s", flush=True
         )
     contenders = {
-        "timm": peer(given.batch, last=False, compiled=False),
-        "timm, channels last": peer(given.batch, last=True, compiled=False),
-        "timm, compiled": peer(given.batch, last=True, compiled=True),
-        "deepskip": ours(given.batch, found.way),
+        "timm": peer(given.batch, classes, last=False, compiled=False),
+        "timm, channels last": peer(given.batch, classes, last=True, compiled=False),
+        "timm, compiled": peer(given.batch, classes, last=True, compiled=True),
+        "deepskip": ours(given.batch, classes, found.way),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for name, step in contenders.items():
@@ -153,13 +156,19 @@ def main() -> int:
         print({name: f"{each[-1]:,.0f}" for name, each in rates.items()}, flush=True)
     contenders.clear()
     torch.cuda.empty_cache()
-    if given.photos:
-        rates["deepskip, its store"] = list(on_photographs(given.photos, given.batch, found.way, given.seconds))
+    write(rates, given, str(found.way))
+    if data:
+        rates["deepskip, its store"] = list(on_photographs(data, given.batch, found.way, given.seconds))
+        write(rates, given, str(found.way))
+    return 0
+
+
+def write(rates: dict[str, list[float]], given: argparse.Namespace, way: str) -> None:
+    """Write the table, and say it."""
     name = torch.cuda.get_device_name().lower().replace(" ", "-")
     path = given.out / f"gpu-speed-{name}.md"
-    path.write_text("\n".join(table(rates, given.batch, str(found.way))) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
-    return 0
+    path.write_text("\n".join(table(rates, given.batch, way)) + "\n", encoding="utf-8")
+    print(path.read_text(encoding="utf-8"), flush=True)
 
 
 def table(rates: dict[str, list[float]], batch: int, way: str) -> list[str]:

@@ -65,7 +65,7 @@ def main() -> int:
         one(net, int(seed), given.runs / f"{net}-{seed}", Way.from_json(given.way), given.max_steps)
         return 0
     given.runs.mkdir(parents=True, exist_ok=True)
-    waiting = [(net, seed) for seed in range(given.seeds) for net in given.nets.split(",")]
+    waiting = [(net, seed) for net in given.nets.split(",") for seed in range(given.seeds)]
     running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
     until = time.monotonic() + given.seconds
     while (waiting or running) and time.monotonic() < until:

@@ -15,6 +15,8 @@ from deepskip.data.dataset import Split, UniformImages
 from deepskip.describe.preprocessing import Preprocessing
 
 BATCH = 256
+PIXELS = 2**20
+"""Of a channel, that a GPU is given at once: less is over before the next is asked for."""
 CALIBRATION_BINS = 15
 
 
@@ -45,13 +47,17 @@ class Score:
 
 
 @torch.no_grad()
-def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int = BATCH) -> Tensor:
+def predict_logits(
+    net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int | None = None
+) -> Tensor:
     """Return the logits [n, classes] of every image in `split`, in order, on the CPU.
 
     The network is in evaluation mode meanwhile, and every module in its own mode afterwards. Always in the
-    network's own precision, so that a score does not depend on how the network was trained.
+    network's own precision, so that a score does not depend on how the network was trained. By default 256 at a
+    time, and on a GPU more of them where they are small.
     """
     device = next(net.parameters()).device
+    batch = batch or (max(BATCH, PIXELS // preprocessing.size**2) if device.type == "cuda" else BATCH)
     dtype = next(net.parameters()).dtype
     held = None if isinstance(split.images, UniformImages) else preprocessing  # kept with a margin to train on
     modes, cudnn = [(module, module.training) for module in net.modules()], torch.backends.cudnn
@@ -69,7 +75,7 @@ def predict_logits(net: nn.Module, split: Split, preprocessing: Preprocessing, *
     return torch.cat(parts)
 
 
-def score(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int = BATCH) -> Score:
+def score(net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch: int | None = None) -> Score:
     """Return the score of `net` on every image of `split`, each counted once."""
     return score_logits(predict_logits(net, split, preprocessing, batch=batch), split.labels)
 
