@@ -1,13 +1,15 @@
-"""What every test shares: one thread (many small networks), and a cache folder that is not the user's."""
+"""What every test shares: torch as the first one found it, with one thread, and a cache folder of its own."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
+
+from tests import process
 
 hypothesis.settings.register_profile(
     "deepskip", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -21,9 +23,17 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("DEEPSKIP_HYPOTHESIS", "deepskip"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    process.left()  # by what ran since the last test, so that no test begins otherwise than alone
+    yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    yield
+    if left := process.left():
+        pytest.fail(f"left behind in torch: {left}", pytrace=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,7 @@ import torch
 import deepskip as ds
 from deepskip.data.batches import normalise
 from deepskip.deploy.choosing import EXACT, compare
+from deepskip.deploy.engines import TorchRunner
 from deepskip.deploy.ways import WAYS, Source, named, unnamed
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError, WorkError
@@ -84,6 +85,7 @@ def test_a_way_gives_the_nets_logits(source: Source, pixels: np.ndarray, way: st
 INTERRUPTED = """
 import gc, signal
 import deepskip as ds
+from deepskip.deploy.engines import TorchRunner
 from deepskip.deploy.ways import Source, named, unnamed
 source = Source(unnamed(ds.zoo.get("resnet8_cifar", input=(3, 16, 16))))
 runners = [named("openvino").make(source, batch=2, threads=1) for _ in range(2)]
@@ -114,6 +116,23 @@ def test_the_net_is_left_as_it_was(model: Model, pixels: np.ndarray) -> None:
     for name, tensor in model.net.state_dict().items():
         assert torch.equal(tensor, before[name][0])
         assert tensor.stride() == before[name][1]
+
+
+def test_threads_are_those_of_a_call_and_of_nobody_else(pixels: np.ndarray) -> None:
+    seen: list[int] = []
+
+    def count(images: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 2:
+            raise ZeroDivisionError
+        return torch.zeros(len(images), 10)
+
+    runner = TorchRunner(count, device=CPU, threads=3)
+    runner(pixels)
+    with pytest.raises(ZeroDivisionError):
+        runner(pixels)
+    assert seen == [3, 3]
+    assert torch.get_num_threads() == 1
 
 
 def test_what_cannot_be_run_says_why(model: Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,18 @@ class TorchRunner(Closing):
         module: Callable[[Tensor], Tensor],
         *,
         device: torch.device,
+        threads: int,
         context: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
         contiguous: bool = False,
         fixed: int | None = None,
     ) -> None:
         """Run `module` within `context`.
 
+        `threads` of the processor compute, in calls and nowhere else.
         `contiguous`: images in the order [n, c, h, w] in memory, not [n, h, w, c]. `fixed`: a number of images
         that every call has, filled up with blank ones; None where any number will do.
         """
-        self.name, self.threads = "torch", torch.get_num_threads()
+        self.name, self.threads = "torch", threads
         self._module, self._device, self._context = module, device, context
         self._contiguous, self._fixed = contiguous, fixed
 
@@ -45,9 +47,22 @@ class TorchRunner(Closing):
         images = torch.from_numpy(whole).to(self._device).permute(0, 3, 1, 2)
         if self._contiguous:
             images = images.contiguous()
-        with self._context():
+        with _computing_with(self.threads), self._context():
             logits = self._module(images)
         return logits[: len(pixels)].float().cpu().numpy()
+
+
+@contextlib.contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class OnnxRunner(Closing):

@@ -144,14 +144,13 @@ class Way:
 def _torch(*, order: str = "channels last", bf16: bool = False, compiled: bool = False) -> Making:
     def make(source: Source, batch: int, threads: int) -> Runner:
         module: Any = source.module(channels_last=order == "channels last")
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
         if compiled:
             # Freezing makes constants of the weights: normalisers are folded, layouts chosen for the kernels.
             module = torch.compile(module, dynamic=False, options={"freezing": True})
         return TorchRunner(
             module,
             device=source.device,
+            threads=threads,
             context=functools.partial(_bf16 if bf16 else _exact, source.device),
             contiguous=order == "contiguous",
             fixed=batch if compiled else None,
