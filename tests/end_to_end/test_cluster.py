@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -206,15 +207,44 @@ def until(done: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def waiting_to_be_stopped(cluster: Cluster, study: Path) -> Iterator[None]:
+    """Let what workers train in `study` wait for its stop after an epoch: none is too fast for it."""
+
+    def wait(study: str) -> None:
+        import deepskip.studies.grid
+        from deepskip.studies.pool import asked_to_stop
+
+        def asked() -> bool:
+            while not asked_to_stop() and any(f.read_text() for f in Path(study).glob("cells/*/metrics.jsonl")):
+                time.sleep(0.01)
+            return asked_to_stop()
+
+        deepskip.studies.grid.asked_to_stop = asked
+
+    def as_usual() -> None:
+        import deepskip.studies.grid
+        from deepskip.studies.pool import asked_to_stop
+
+        deepskip.studies.grid.asked_to_stop = asked_to_stop
+
+    cluster.client.run(wait, str(study.absolute()))
+    try:
+        yield
+    finally:
+        cluster.client.run(as_usual)
+
+
 def test_a_stopped_study_goes_on_from_what_its_workers_saved(cluster: Cluster) -> None:
     data = ds.data.open("digits")
     recipe = ds.Recipe(epochs=3)
     study = DepthStudy(data, depths=(8,), seeds=1, recipe=recipe, out="s", choose=cluster.choose)
     cluster.check(study.out, data)
-    events = study.run(executor=cluster, threads=1)
-    assert isinstance(next(event for event in events), CellProgress)
-    events.close()
-    until(lambda: len(list(Path("s").glob("cells/*/state/checkpoint-*.pt"))) == 2)
+    with waiting_to_be_stopped(cluster, Path("s")):
+        events = study.run(executor=cluster, threads=1)
+        assert isinstance(next(event for event in events), CellProgress)
+        events.close()
+        until(lambda: len(list(Path("s").glob("cells/*/state/checkpoint-*.pt"))) == 2)
     assert not list(Path("s").glob("cells/*/row.json"))
     ds.studies.depth.run(data, depths=(8,), seeds=1, recipe=recipe, out="s", executor=cluster, threads=1)
     ds.studies.depth.run(data, depths=(8,), seeds=1, recipe=recipe, out="alone", threads=1)
