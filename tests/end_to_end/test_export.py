@@ -12,10 +12,9 @@ from PIL import Image
 
 from deepskip.cli.app import main
 from deepskip.weights import store
-from tests.unit.deployed import FAMILIES, header, made, pixels
+from tests.unit.deployed import FAMILIES, header, made, needed, pixels
 
-pytest.importorskip("onnx")
-pytest.importorskip("openvino")
+needed("onnx", "openvino")
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_a_broken_picture_is_named_and_left_out(run: Path, capsys: pytest.Captur
 
 
 def test_int8_from_the_trained_models_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("nncf")
+    needed("nncf")
     run = str(tmp_path / "digits")
     assert main(["train", "digits", "--net", "resnet8_cifar", "--epochs", "2", "--out", run, "--quiet"]) == 0
     said(capsys)

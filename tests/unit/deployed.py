@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ from deepskip.data.batches import normalise
 from deepskip.describe import zoo
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Junction, Spec
+from deepskip.extras import has
 from deepskip.model import Model
 from deepskip.nets.builder import build
 from deepskip.weights.store import Header
@@ -34,6 +36,17 @@ FAMILIES: dict[str, Spec] = {
         14, block="bottleneck", width=8, groups=2, deep_stem=True, projection="pool", squeeze=4
     ).replace(input=(3, 32, 32), classes=7),
 }
+
+
+def needed(*packages: str) -> None:
+    """Skip a test, or a module of them, where a package is missing.
+
+    None is imported: `extras.need` does that, without a word to the network. With one, every conversion by
+    OpenVINO starts a process and a thread to send it.
+    """
+    for package in packages:
+        if not has(package):
+            pytest.skip(f"no package {package}", allow_module_level=True)
 
 
 def made(spec: Spec, seed: int = 0) -> Model:

@@ -19,11 +19,9 @@ from deepskip.describe import zoo
 from deepskip.errors import InputError, WorkError
 from deepskip.model import Model
 from deepskip.weights.adapters.translate import from_foreign
-from tests.unit.deployed import FAMILIES, header, made, pixels
+from tests.unit.deployed import FAMILIES, header, made, needed, pixels
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
+needed("onnx", "onnxruntime", "openvino")
 
 GRAPHS = ("onnx", "openvino", "torch")
 SMALL = FAMILIES["post, option A"]

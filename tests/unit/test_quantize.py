@@ -19,9 +19,9 @@ from deepskip.deploy.quantize import export_int8, quantized, sums
 from deepskip.errors import InputError, WorkError
 from deepskip.instruments.intervals import paired
 from deepskip.model import Model
-from tests.unit.deployed import FAMILIES, made, pixels
+from tests.unit.deployed import FAMILIES, made, needed, pixels
 
-pytest.importorskip("nncf")
+needed("nncf")
 
 SMALL = FAMILIES["post, option A"]
 
