@@ -28,6 +28,7 @@ from deepskip.weights.store import Header, save
 from tests.laws.strategies import scrambled
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
+PATIENCE = float(os.environ.get("DEEPSKIP_PATIENCE", "30"))  # seconds for what is to come; less for mutants
 
 
 class Answer(NamedTuple):

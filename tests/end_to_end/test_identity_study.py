@@ -44,7 +44,7 @@ def test_study_identity(deepskip: Command) -> None:
         ("plain zero", 12),
     ]
     assert {row["status"] for row in rows.values()} == {"ok"}
-    _check_rows(rows)
+    _check_rows(rows, blocks=2)
     assert "2 silent blocks in a trained residual net change no bit of its outputs" in verdict["sentences"][0]
     assert "each of the 2 new blocks returns its input bit for bit" in verdict["sentences"][1]
     assert {p.name for p in Path("s/figures").iterdir()} == {"error_at_insertion.svg", "ratio_by_place.svg"}
@@ -59,30 +59,30 @@ def test_study_identity(deepskip: Command) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in Path("s/cells").rglob("*")}
 
 
-def _check_rows(rows: dict[tuple[str, int], dict[str, Any]]) -> None:
-    """Compare what the rows say with the nets in the cells."""
-    data = ds.data.open("digits")
+def _check_rows(rows: dict[tuple[str, int], dict[str, Any]], blocks: int, folder: str = "s") -> None:
+    """Compare what the rows say with the nets in the cells: the nets of 8 layers, and with `blocks` more."""
+    data, cells = ds.data.open("digits"), Path(folder, "cells")
     for row in rows.values():
-        net = ds.load(Path("s/cells", row["hash"])).net
+        net = ds.load(cells / row["hash"]).net
         assert row["val_scored_end"] == score(net, data.val, data.preprocessing).error
         assert row["train_scored_end"] == score(net, data.train, data.preprocessing).error
         assert len(row["ratio_start"]) == len(row["ratio_end"]) == sum(1 for _ in net.blocks())
         if not row["start"]:
             begun = ds.build(net.spec, row["seed"])
         else:
-            begun = ds.load(Path("s/cells", row["begins"])).net
+            begun = ds.load(cells / row["begins"]).net
             assert begun.spec.is_plain == (row["twin"] == "plain")
             first = score(begun, data.val, data.preprocessing).error
             if row["start"] != "kept":
-                begun = grow(begun, 2, start=row["start"], seed=row["seed"])
+                begun = grow(begun, blocks, start=row["start"], seed=row["seed"])
             if row["start"] in ("kept", "silent", "delta"):
                 assert row["val_scored_start"] == first
         assert row["val_scored_start"] == score(begun, data.val, data.preprocessing).error
         assert net.spec == begun.spec
     for start, same in (("silent", True), ("fresh", False), ("zero", False)):
-        row = rows["residual silent" if start == "silent" else f"plain {start}", 12]
+        row = rows["residual silent" if start == "silent" else f"plain {start}", 8 + 2 * blocks]
         assert (row["images"], row["same_outputs"] == 360) == (360, same)
-        assert row["new_equal"] == (2 if same else 0)
+        assert row["new_equal"] == (blocks if same else 0)
     assert rows["plain kept", 8]["val_scored_end"] != rows["plain kept", 8]["val_scored_start"]
 
 
@@ -93,6 +93,7 @@ def test_an_interrupted_study_ends_as_one_that_was_not() -> None:
         return IdentityStudy(data, out=out, depths=(8,), seeds=1, blocks=1, recipe=RECIPE)
 
     whole = study("whole").finish().rows
+    _check_rows(_rows("whole"), blocks=1, folder="whole")
     with contextlib.closing(study("cut").run()) as events:
         ended = 0
         for event in events:

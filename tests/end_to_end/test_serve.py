@@ -36,7 +36,7 @@ from deepskip.deploy.serve.limits import Limits
 from deepskip.model import Model
 from tests.end_to_end import hostile
 from tests.end_to_end.command import Command
-from tests.end_to_end.serving import CLASSES, Program, ask, program, saved, small, threaded
+from tests.end_to_end.serving import CLASSES, PATIENCE, Program, ask, program, saved, small, threaded
 from tests.unit.pictures import noise
 
 FUZZ = 300
@@ -269,7 +269,7 @@ def test_what_nobody_foresaw_is_500_and_a_line(model: Model, capfd: pytest.Captu
 
 
 class Held:
-    """A runner that computes when it is let."""
+    """A runner that computes when it is let, and whatever happens after the block that it is held in."""
 
     def __init__(self, model: Model) -> None:
         self.run, self.go, self.begun = eager(model), threading.Event(), threading.Event()
@@ -282,11 +282,17 @@ class Held:
             assert self.go.wait(30)
         return self.run(pixels)
 
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+
 
 def test_what_does_not_fit_into_the_queue_is_told_so_at_once(model: Model) -> None:
     held = Held(model)
     app = application(model, held, batch=2, limits=Limits(queue=5, pictures=4))
-    with threaded(app) as url, ThreadPoolExecutor(8) as pool:
+    with threaded(app) as url, ThreadPoolExecutor(8) as pool, held:
         waiting = [pool.submit(ask, url, "/predict", picture(0))]
         assert held.begun.wait(30)
         waiting += [pool.submit(ask, url, "/predict", picture(i)) for i in range(1, 4)]
@@ -307,7 +313,7 @@ def test_what_does_not_fit_into_the_queue_is_told_so_at_once(model: Model) -> No
 
 def test_an_answer_that_does_not_come_in_time(model: Model) -> None:
     held = Held(model)
-    with threaded(application(model, held, batch=1, limits=Limits(seconds=0.3))) as url:
+    with threaded(application(model, held, batch=1, limits=Limits(seconds=0.3))) as url, held:
         assert ask(url, "/predict", picture(1)).status == 504
         found = ask(url, "/predict", picture(2))
         assert (found.status, found.json["detail"]) == (504, "answer: got none; allowed: all within 0.3 s")
@@ -343,7 +349,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed(model: Model) -> None:
     """A page asks again at every step of a slider, and leaves what it asked before."""
     held = Held(model)
     head = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-    with threaded(application(model, held)) as url, ThreadPoolExecutor(1) as pool:
+    with threaded(application(model, held)) as url, ThreadPoolExecutor(1) as pool, held:
         waiting = pool.submit(ask, url, "/predict", picture(0))
         assert held.begun.wait(30)
         for path, pictures in ((b"predict", 1), (b"look", 4)):
@@ -380,7 +386,7 @@ def test_nobody_holds_a_connection_longer_than_a_request_may_take(
 ) -> None:
     monkeypatch.setattr(server, "GRACE", 0)
     held = Held(model)
-    with threaded(application(model, held), seconds=1) as url:
+    with threaded(application(model, held), seconds=1) as url, held:
         with socket.create_connection(urlsplit(url).netloc.split(":"), 30) as raw:
             body = picture(1)
             raw.sendall(
@@ -407,9 +413,9 @@ def test_connections_are_bounded_and_who_waits_longest_makes_room(
             assert one.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def until(true: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -418,7 +424,7 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
 def ends(raw: socket.socket, drop: bytes) -> bool:
     """Send drops, and return whether the other side ends the connection before long."""
     raw.settimeout(0.05)
-    end = time.monotonic() + 15
+    end = time.monotonic() + PATIENCE / 2
     while time.monotonic() < end:
         try:
             raw.sendall(drop)

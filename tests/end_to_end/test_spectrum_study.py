@@ -50,11 +50,11 @@ def test_study_spectrum(deepskip: Command) -> None:
     assert again.out.splitlines()[: len(verdict["sentences"])] == verdict["sentences"]
 
 
-def _check_rows(rows: dict[tuple[str, int], dict[str, Any]]) -> None:
+def _check_rows(rows: dict[tuple[str, int], dict[str, Any]], folder: str = "s") -> None:
     """Compare what the rows say with the nets in the cells."""
     data = ds.data.open("digits")
     for (kind, depth), row in rows.items():
-        net = ds.load(Path("s/cells", row["hash"])).net
+        net = ds.load(Path(folder, "cells", row["hash"])).net
         assert net.spec.layers == depth
         assert net.spec.is_plain == (kind in ("nothing", "initial", "norm"))
         assert (net.spec.norm == "none") == (kind in ("nothing", "initial"))
@@ -65,8 +65,9 @@ def _check_rows(rows: dict[tuple[str, int], dict[str, Any]]) -> None:
         for when, one in (("start", ds.build(net.spec, row["seed"])), ("end", net)):
             measured = ends.measure(one, data, row["seed"])
             assert measured == {name: row[f"{name}_{when}"] for name in ends.COLUMNS}
-    begun = {kind: rows[kind, 8]["rms_last_start"] for kind in INGREDIENTS}
-    assert begun["nothing"] < begun["initial"], "PyTorch's values let the signal fade"
+    for depth in {depth for _, depth in rows}:
+        begun = {kind: rows[kind, depth]["rms_last_start"] for kind in INGREDIENTS}
+        assert begun["nothing"] < begun["initial"], "PyTorch's values let the signal fade"
 
 
 def test_an_interrupted_study_ends_as_one_that_was_not() -> None:
@@ -76,6 +77,7 @@ def test_an_interrupted_study_ends_as_one_that_was_not() -> None:
         return SpectrumStudy(data, out=out, depths=(5,), recipe=RECIPE)
 
     whole = study("whole").finish().rows
+    _check_rows(_rows("whole"), "whole")
     with contextlib.closing(study("cut").run()) as events:
         ended = 0
         for event in events:

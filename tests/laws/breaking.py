@@ -1,11 +1,12 @@
-"""Run tests in forks of one process that has imported the libraries, and not deepskip: `python breaking.py`.
+"""Run tests in forks of a process that has imported all libraries but deepskip: `python breaking.py FOLDER`.
 
-Reads lines of JSON, a folder and a test in it; deepskip is imported from the folder's `src/`. Answers each with
+Reads lines of JSON, a test in FOLDER each; deepskip is imported from the folder's `src/`. Answers each with
 a line of JSON: pytest's exit status. What the test printed is in the folder's `output.txt`.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,31 +19,32 @@ import pytest
 import torch
 
 
-def run(folder: str, test: str) -> int:
+def run(test: str) -> int:
     """Run one test in a fork and return pytest's exit status."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = 99
     try:
-        os.chdir(folder)
         with open("output.txt", "wb") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        sys.path.insert(0, f"{folder}/src")  # before deepskip as installed
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/{test}"]))
         sys.stdout.flush()
     finally:
         os._exit(status)
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """Answer until the input ends."""
+    os.chdir(folder)
+    sys.path.insert(0, f"{folder}/src")  # before deepskip as installed
     torch.set_num_threads(1)
+    gc.freeze()  # no fork looks through what is here already
     for line in sys.stdin:
-        sys.stdout.write(f"{json.dumps(run(*json.loads(line)))}\n")
+        sys.stdout.write(f"{json.dumps(run(json.loads(line)))}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from deepskip import figures
 from deepskip.describe import ledger, zoo
@@ -70,43 +72,58 @@ def named(figure: Figure, label: str) -> list[Patch]:
     return [patch for patch in figure.findobj(Patch) if patch.get_label() == label]
 
 
-def check_words(figure: Figure) -> None:
+class Laid(NamedTuple):
+    """Where everything is, in pixels, when the figure is laid out: once for all that is asked of it."""
+
+    size: tuple[float, float]
+    words: list[tuple[str, Bbox]]
+    boxes: list[Bbox]
+    joins: list[Bbox]
+
+
+def laid(figure: Figure) -> Laid:
     with style.language():
         figure.draw_without_rendering()
-        boxes = [(text.get_text(), text.get_window_extent()) for text in words_of(figure)]
-    wide, high = figure.get_size_inches() * figure.dpi
-    for word, box in boxes:
+        found = figure.findobj()
+        words = [(text, text.get_text()) for text in found if isinstance(text, Text) and text.get_visible()]
+        boxes = [artist for artist in found if isinstance(artist, diagram.FancyBboxPatch)]
+        joins = [artist for artist in found if isinstance(artist, Patch) and artist.get_label() == "join"]
+        wide, high = figure.get_size_inches() * figure.dpi
+        return Laid(
+            (wide, high),
+            [(word, text.get_window_extent()) for text, word in words if word.strip()],
+            [box.get_window_extent() for box in boxes],
+            [join.get_window_extent() for join in joins],
+        )
+
+
+def check_words(figure: Laid) -> None:
+    wide, high = figure.size
+    for word, box in figure.words:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= wide and box.y1 <= high
         assert inside, f"{word!r} leaves the figure: {box}"
-    boxes.sort(key=lambda item: item[1].y0)
-    for i, (one, a) in enumerate(boxes):
-        for other, b in boxes[i + 1 :]:
+    words = sorted(figure.words, key=lambda item: item[1].y0)
+    for i, (one, a) in enumerate(words):
+        for other, b in words[i + 1 :]:
             if b.y0 >= a.y1:
                 break
             over_x, over_y = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert min(over_x, over_y) <= 0.5, f"{one!r} and {other!r} overlap by {over_x:.1f} x {over_y:.1f}"
 
 
-def check_boxes(figure: Figure) -> None:
+def check_boxes(figure: Laid) -> None:
     """No word reaches over the border of its box."""
-    with style.language():
-        figure.draw_without_rendering()
-        boxes = [patch.get_window_extent() for patch in figure.findobj(diagram.FancyBboxPatch)]
-        for text in words_of(figure):
-            word = text.get_window_extent()
-            x, y = (word.x0 + word.x1) / 2, (word.y0 + word.y1) / 2
-            for box in boxes:
-                if box.x0 < x < box.x1 and box.y0 < y < box.y1:
-                    assert box.x0 <= word.x0, text.get_text()
-                    assert word.x1 <= box.x1, text.get_text()
+    for text, word in figure.words:
+        x, y = (word.x0 + word.x1) / 2, (word.y0 + word.y1) / 2
+        for box in figure.boxes:
+            if box.x0 < x < box.x1 and box.y0 < y < box.y1:
+                assert box.x0 <= word.x0, text
+                assert word.x1 <= box.x1, text
 
 
-def check_apart(figure: Figure) -> None:
+def check_apart(figure: Laid) -> None:
     """No box lies on another, and none on a ⊕."""
-    with style.language():
-        figure.draw_without_rendering()
-        solid = [*figure.findobj(diagram.FancyBboxPatch), *named(figure, "join")]
-        boxes = sorted((patch.get_window_extent() for patch in solid), key=lambda box: box.y0)
+    boxes = sorted([*figure.boxes, *figure.joins], key=lambda box: box.y0)
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
             if b.y0 >= a.y1:
@@ -116,15 +133,16 @@ def check_apart(figure: Figure) -> None:
 
 def check(spec: Spec, view: str) -> None:
     picture = figures.draw(spec, view)
-    check_words(picture)
-    check_boxes(picture)
+    found = laid(picture)
+    check_words(found)
+    check_boxes(found)
     if view in ("identity", "convolution"):
         for patch in [*named(picture, "skip"), *named(picture, "skip end")]:
             heights = list(patch.get_path().vertices[:, 1])
             assert heights == sorted(heights), "a shortcut goes down, and never back"
             assert heights[-1] - heights[0] > 0.2, "with room for its curve"
     if view != "net":  # there the cards of a stack lie on each other
-        check_apart(picture)
+        check_apart(found)
     drawn = figures.to_svg(picture, "deepskip describe")
     ET.fromstring(drawn.encode())
     assert len(drawn) < 200_000, f"{len(drawn):,} bytes"
@@ -166,7 +184,7 @@ def test_the_same_net_is_the_same_bytes() -> None:
 def test_ten_thousand_layers_are_folded(view: str) -> None:
     spec = zoo.cifar(10_004)
     picture = figures.draw(spec, view)
-    check_words(picture)
+    check_words(laid(picture))
     assert len(figures.to_svg(picture)) < 100_000
     if view in ("net", "twin"):
         assert "× 1,667" in written(picture)
