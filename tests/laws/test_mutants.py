@@ -1037,6 +1037,18 @@ MUTANTS = {
         "if gate.pictures + more[0] > 2 * limits.queue:",
         "unit/test_serve.py::test_no_more_is_let_in_than_there_is_room_for_and_all_of_it_goes_out",
     ),
+    "replay: a recording has the pictures it was made of": (
+        "training/replay.py",
+        "        self._batch.images.copy_(batch.images, non_blocking=True)\n",
+        "",
+        "unit/test_replay.py::test_every_batch_has_its_own_gradient_and_the_fourth_of_a_shape_is_recorded",
+    ),
+    "replay: any share will do": (
+        "training/replay.py",
+        "if batch.others is not None or self.why is not None:",
+        "if self.why is not None:",
+        "unit/test_replay.py::test_shares_that_differ_and_other_totals_are_not_replayed",
+    ),
     "lesion: a block that is cut computes": (
         "instruments/lesion.py",
         "            changed.enter_context(taps.computing(block, _without(site, block)))\n",
