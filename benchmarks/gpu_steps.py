@@ -81,8 +81,8 @@ def main() -> int:
     lines = [
         "# What a training step costs on a GPU",
         "",
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; `benchmarks/gpu_steps.py`, which says what",
-        f"is measured. Batch {given.batch}.",
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; `benchmarks/gpu_steps.py`, which says",
+        f"what is measured. Batch {given.batch}.",
         "",
         "| net | way | ms a step | images/s | CPU, ms | first, s |",
         "|---|---|--:|--:|--:|--:|",
