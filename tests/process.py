@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,8 @@ HELD: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 """How each is read and set."""
 
 torch.set_num_threads(1)  # many small networks
+# And in processes that tests start: two threads that have one free core between them wait by spinning.
+os.environ["OMP_NUM_THREADS"] = "1"
 FOUND = {name: read() for name, (read, _) in HELD.items()}
 
 

@@ -7,16 +7,42 @@ a line of JSON: pytest's exit status. What the test printed is in the folder's `
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
 
-import hypothesis  # noqa: F401 (to be there in every fork)
-import numpy as np  # noqa: F401
-import PIL.Image  # noqa: F401
-import pydantic  # noqa: F401
-import pytest
-import torch
+READY = (
+    "PIL.ImageDraw",
+    "cyclopts",
+    "fastapi",
+    "hypothesis.extra.numpy",
+    "jinja2",
+    "matplotlib.figure",
+    "numpy",
+    "psutil",
+    "pydantic.main",
+    "pytest",
+    "rich.progress",
+    "safetensors.torch",
+    "schemathesis",
+    "sklearn.datasets",
+    "sklearn.linear_model",
+    "sklearn.model_selection",
+    "sympy",
+    "torch",
+    "torch._dynamo",
+    "torch.distributed",
+    "torch.onnx",
+    "torch.utils.checkpoint",
+    "uvicorn",
+    "yaml",
+)
+"""What tests import, as far as it starts no thread."""
+for name in READY:
+    importlib.import_module(name)
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 def run(test: str) -> int:
