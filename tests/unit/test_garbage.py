@@ -10,6 +10,11 @@ import pytest
 from deepskip.garbage import MANY, paused, settled
 
 
+@pytest.fixture(autouse=True)
+def _nothing_settled() -> None:
+    gc.unfreeze()  # as the process is that runs a mutant's test
+
+
 class Loop:
     """A piece of garbage that only the collector finds."""
 
