@@ -1037,6 +1037,18 @@ MUTANTS = {
         "if gate.pictures + more[0] > 2 * limits.queue:",
         "unit/test_serve.py::test_no_more_is_let_in_than_there_is_room_for_and_all_of_it_goes_out",
     ),
+    "8: OpenVINO is proved with many threads only": (
+        "deploy/export.py",
+        "        if self._alone:\n",
+        "        if False:\n",
+        "unit/test_export.py::test_openvinos_answers_by_one_thread_are_part_of_the_proof",
+    ),
+    "ways: a wrong way is fast": (
+        "deploy/choosing.py",
+        '(wanted == "fastest" and way.numbers != "float32")',
+        'wanted == "fastest"',
+        "unit/test_choosing.py::test_a_float32_way_with_other_answers_is_wrong_and_not_fast",
+    ),
     "replay: a recording has the pictures it was made of": (
         "training/replay.py",
         "        self._batch.images.copy_(batch.images, non_blocking=True)\n",

@@ -94,6 +94,13 @@ def test_what_is_not_exact_has_to_be_asked_for(ways: Ways) -> None:
     assert pick(wanted="openvino-bf16").way.name == "openvino-bf16"
 
 
+def test_a_float32_way_with_other_answers_is_wrong_and_not_fast(ways: Ways) -> None:
+    ways.rates["openvino"], ways.errors["openvino"] = 20.0, 0.5
+    assert pick(classes=22, wanted="fastest").way.name == "openvino-bf16"
+    ways.rates["onnxruntime"] = 2.0  # no way is measured by a wrong one
+    assert pick(classes=23).way.name == "onnxruntime"
+
+
 def test_logits_that_are_not_finite_are_not_exact(ways: Ways) -> None:
     ways.errors["openvino"] = float("nan")
     assert pick(classes=17).way is USUAL

@@ -259,6 +259,26 @@ def test_a_picture_alone_and_the_number_of_classes_are_part_of_the_proof() -> No
         prove("here", Fixed(WANTED[:, :2]), SHOWN, WANTED)
 
 
+def test_openvinos_answers_by_one_thread_are_part_of_the_proof(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes other kernels then, and of a net with tensors of one channel they have been wrong."""
+    needed("openvino")
+    asked: list[int | None] = []
+
+    class Runner(ov.Runner):
+        def __call__(self, given: np.ndarray) -> np.ndarray:
+            asked.append(self.threads)
+            return super().__call__(given) + (0.3 if self.threads == 1 else 0)
+
+    monkeypatch.setattr(ov, "Runner", Runner)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(WorkError, match=r"model\.xml, one thread: got (logits that differ|another)"):
+        export(model, "openvino", tmp_path / "model.xml", images=pixels(model.net.spec, 3))
+    assert not list(tmp_path.iterdir())
+    assert set(asked) == {2, 1}
+
+
 def test_logits_of_zero_have_no_relative_difference() -> None:
     zero = np.zeros((2, 3), np.float32)
     assert compare(zero, zero).difference == 0

@@ -106,17 +106,18 @@ def choose(
     place = data_folder() / "ways" / f"{_key(source, batch, wanted, work, usual.threads)}.json"
     held = _read(place)
     tried = [Tried(USUAL, rate, itself)]
-    best = Choice(USUAL, usual, itself, ())
+    best, to_beat = Choice(USUAL, usual, itself, ()), GAIN * rate
     for way in _candidates(source, wanted, work) if held is None else (held,):
         found = None if way is USUAL else _try(way, source, pixels, reference, batch, threads)
         if found is None:
             continue
         runner, one = found
-        faster = held is not None or one.rate > max(GAIN * rate, *(other.rate for other in tried))
+        faster = held is not None or one.rate > to_beat
         tried.append(one)
-        if faster and (one.agreement.exact or wanted == "fastest"):
+        # A way that computes in float32 and has other answers is a wrong one, however fast.
+        if faster and (one.agreement.exact or (wanted == "fastest" and way.numbers != "float32")):
             best.runner.close()
-            best = Choice(way, runner, one.agreement, ())
+            best, to_beat = Choice(way, runner, one.agreement, ()), one.rate
         else:
             runner.close()
     if held is None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from deepskip.deploy.formats import onnx, openvino, program, torchvision
 from deepskip.deploy.graph import Scaling, scaling_of
 from deepskip.deploy.metadata import Metadata, describe
-from deepskip.deploy.proof import Agreement, prove, reference
-from deepskip.deploy.runner import Logits, Pixels, Runner
+from deepskip.deploy.proof import BATCH, Agreement, prove, reference
+from deepskip.deploy.runner import Logits, Pixels
 from deepskip.errors import InputError, choices, nearest
 from deepskip.extras import need
 from deepskip.model import Model
@@ -48,7 +50,8 @@ def export(model: Model, to: str, path: Path | str, *, images: Pixels, scaling: 
     """Write `model` to `path` as a file of kind `to`, after proving it on `images`, uint8 [n, h, w, c].
 
     The file is written beside `path`, read again and run: it takes its place only when its logits differ from
-    the net's own by no more than 1e-4 of the largest and every picture's most probable class is the same.
+    the net's own by no more than 1e-4 of the largest and every picture's most probable class is the same;
+    OpenVINO's also computed by a single thread, which takes other kernels (on 64 of the images).
     Otherwise WorkError, and nothing is there that was not before. The net may be in any mode and precision, on
     any device. InputError for what `to`'s programs cannot hold, images of another shape, and packages that are
     not installed.
@@ -61,7 +64,8 @@ def export(model: Model, to: str, path: Path | str, *, images: Pixels, scaling: 
         scaling, fields = "outside", {"inputs": {}, "outputs": {}}
     metadata = describe(model, to, scaling, versions(form), **fields)
     wanted = reference(model, images)
-    path, agreement = Path(path), Later(form, Path(path), images, wanted)
+    alone = to == "openvino" and torch.get_num_threads() > 1
+    path, agreement = Path(path), Later(form, Path(path), images, wanted, alone=alone)
     form.write(path, model, metadata, agreement)
     return Exported(files(path, to), metadata, agreement.found)
 
@@ -71,16 +75,18 @@ class Later:
 
     found: Agreement
 
-    def __init__(self, form: ModuleType, path: Path, images: Pixels, wanted: Logits) -> None:
-        self._form, self._path, self._images, self._wanted = form, path, images, wanted
+    def __init__(
+        self, form: ModuleType, path: Path, images: Pixels, wanted: Logits, *, alone: bool = False
+    ) -> None:
+        self._form, self._path, self._images, self._wanted, self._alone = form, path, images, wanted, alone
 
     def __call__(self, written: Path) -> None:
         """Run the file; raise WorkError, naming the place where it was to be, when it does not agree."""
-        runner: Runner = self._form.Runner(written)
-        try:
+        with self._form.Runner(written) as runner:
             self.found = prove(self._path, runner, self._images, self._wanted)
-        finally:
-            runner.close()
+        if self._alone:
+            with self._form.Runner(written, threads=1) as runner:
+                prove(f"{self._path}, one thread", runner, self._images[:BATCH], self._wanted[:BATCH])
 
 
 def find(to: str, path: Path | str) -> ModuleType:
