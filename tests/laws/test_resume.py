@@ -186,7 +186,7 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_is_left_out(digits, whol
 
 
 def test_out_of_memory_is_one_line_that_names_a_batch(digits, monkeypatch) -> None:
-    def fails(*args):
+    def fails(*args, **given):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     monkeypatch.setattr(engine.Stepper, "_gradient", fails)
