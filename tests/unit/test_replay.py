@@ -48,6 +48,13 @@ class Net:
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
     """A net with a GPU that plays what it recorded into the tensors it recorded it in."""
     made = Net()
+    on: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def device(wanted: torch.device) -> Iterator[None]:
+        on.append(wanted)
+        yield
+        on.remove(wanted)
 
     class Graph:
         def replay(self) -> None:
@@ -63,11 +70,14 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Net:
 
     @contextlib.contextmanager
     def recording(graph: Graph, **given: Any) -> Iterator[None]:
-        assert given == {"capture_error_mode": "thread_local"}  # other threads pin memory
+        assert given == {"stream": "a stream of cpu", "capture_error_mode": "thread_local"}
+        assert on == [CPU]
         yield
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda place: f"a stream of {place}")
     return made
 
 

@@ -61,8 +61,11 @@ class Replayed:
         self._batch = batch._replace(images=images, labels=torch.empty_like(batch.labels, device=self.device))
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others pin memory meanwhile
-                self.compute(self._batch)
+            # By itself it would record the current GPU, whichever the net is on; and other threads pin memory.
+            with torch.cuda.device(self.device):
+                stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    self.compute(self._batch)
         except RuntimeError as error:  # memory for both does not suffice, or a part waits for the GPU
             self.why = str(error).partition("\n")[0]
             self._batch = None
