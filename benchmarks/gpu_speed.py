@@ -31,6 +31,7 @@ from typing import Any
 
 import timm
 import torch
+from hardware import graphics
 from timm.optim import create_optimizer_v2
 from torch import nn
 
@@ -165,8 +166,7 @@ def main() -> int:
 
 def write(rates: dict[str, list[float]], given: argparse.Namespace, way: str) -> None:
     """Write the table, and say it."""
-    name = torch.cuda.get_device_name().lower().replace(" ", "-")
-    path = given.out / f"gpu-speed-{name}.md"
+    path = given.out / f"gpu-speed-{graphics()}.md"
     path.write_text("\n".join(table(rates, given.batch, way)) + "\n", encoding="utf-8")
     print(path.read_text(encoding="utf-8"), flush=True)
 

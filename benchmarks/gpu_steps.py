@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from hardware import graphics
 
 import deepskip as ds
 from deepskip.data.batches import Batch
@@ -91,8 +92,7 @@ def main() -> int:
         for way in WAYS:
             lines.append(row(net, way, given.batch, given.seconds))
             print(lines[-1], flush=True)
-    name = torch.cuda.get_device_name().lower().replace(" ", "-")
-    (given.out / f"gpu-steps-{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (given.out / f"gpu-steps-{graphics()}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 

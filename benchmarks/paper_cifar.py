@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hardware import graphics, processor
 
 import deepskip as ds
 from deepskip.training.recipe import RECIPES
@@ -80,7 +81,7 @@ def main() -> int:
         process.terminate()
     for process in running.values():
         process.wait()
-    name = torch.cuda.get_device_name().lower().replace(" ", "-") if torch.cuda.is_available() else "cpu"
+    name = graphics() if torch.cuda.is_available() else processor()
     path = given.out / f"paper-cifar10-{name}.md"
     path.write_text("\n".join(table(given)) + "\n", encoding="utf-8")
     print(path.read_text(encoding="utf-8"))

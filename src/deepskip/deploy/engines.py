@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepskip.deploy.runner import Closing, Logits, Pixels
 from deepskip.extras import need, openvino_core
+from deepskip.training.precision import computing_with
 
 PIECE = 8
 """Pictures that a thread computes at once: weights are read once for all of them."""
@@ -47,22 +48,9 @@ class TorchRunner(Closing):
         images = torch.from_numpy(whole).to(self._device).permute(0, 3, 1, 2)
         if self._contiguous:
             images = images.contiguous()
-        with _computing_with(self.threads), self._context():
+        with computing_with(self.threads), self._context():
             logits = self._module(images)
         return logits[: len(pixels)].float().cpu().numpy()
-
-
-@contextlib.contextmanager
-def _computing_with(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if before == threads:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class OnnxRunner(Closing):

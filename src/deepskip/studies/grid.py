@@ -25,9 +25,10 @@ from deepskip.instruments import ends, summary
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.studies.cell import Cell, Row, in_order
-from deepskip.studies.pool import asked_to_stop, computing_with, deaf_children, processes
+from deepskip.studies.pool import asked_to_stop, deaf_children, processes
 from deepskip.training.engine import fit
 from deepskip.training.events import EpochEnded, Event
+from deepskip.training.precision import computing_with
 from deepskip.training.rundir import ENVIRONMENT, METRICS, STATE, read_rows
 from deepskip.weights import store
 

@@ -1,4 +1,4 @@
-"""Where cells train: how they are asked to stop, how many threads they have, and processes of our own."""
+"""Where cells train: how they are asked to stop, and processes of our own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
-
-import torch
 
 Asked = Callable[[], bool]
 
@@ -34,23 +32,6 @@ def listening(asked: Asked) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
-
-
-@contextlib.contextmanager
-def computing_with(threads: int | None) -> Iterator[None]:
-    """Let PyTorch use `threads` threads in the block; as many as it has with None.
-
-    What a processor computes depends on them in the last digits: sums are taken in another order.
-    """
-    if threads is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

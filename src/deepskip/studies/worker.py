@@ -36,7 +36,8 @@ def work(key: str, pickled: bytes) -> tuple[Any, bool]:
     """
     from distributed import get_worker
 
-    from deepskip.studies.pool import asked_to_stop, computing_with, listening
+    from deepskip.studies.pool import asked_to_stop, listening
+    from deepskip.training.precision import computing_with
 
     here = get_worker()
     asked = functools.partial(_is_over, here, key)

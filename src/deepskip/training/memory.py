@@ -78,9 +78,8 @@ def needed_bytes(spec: Spec, images: int, way: Way) -> int:
         kept = reversible_bytes(spec, images)  # float32 in any precision
     else:
         kept = cost.activation_bytes(images) // share
-        kept *= (
-            2 if way.replay else 1
-        )  # a recording's memory is its own, and scores and recorded steps need some
+        # A recording has memory of its own, and some steps are not replayed.
+        kept *= 2 if way.replay else 1
     return kept + WEIGHT_BYTES * cost.params
 
 

@@ -1,4 +1,4 @@
-"""Which device a run uses, and which numbers."""
+"""Which device a run uses, which numbers, and how many threads."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ def without_denormals(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@contextlib.contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use `threads` threads in the block; as many as it has with None.
+
+    What a processor computes depends on them in the last digits: sums are taken in another order.
+    """
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
