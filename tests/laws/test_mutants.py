@@ -769,9 +769,33 @@ MUTANTS = {
     ),
     "muon: a kernel's update is not made orthogonal": (
         "training/muon.py",
-        "            moves = _orthogonal(moves)\n",
+        "            moves = _orthogonal(moves, [self.groups.get(p, 1) for p in params])\n",
         "",
         "unit/test_muon.py::test_it_takes_the_steps_of_pytorchs",
+    ),
+    "muon: a grouped kernel is one matrix": (
+        "training/muon.py",
+        "self.groups.get(p, 1) for p in params",
+        "1 for p in params",
+        "unit/test_muon.py::test_a_grouped_convolution_is_a_matrix_a_group",
+    ),
+    "a training that never begins leaves parts frozen": (
+        "training/engine.py",
+        "        with self.frozen.held():",
+        "        self.frozen.hold()\n        if True:",
+        "unit/test_training_parts.py::test_a_training_that_never_begins_leaves_the_net_as_it_was",
+    ),
+    "find-lr: classes are not weighed": (
+        "training/finder.py",
+        "weights=weights)",
+        "weights=None)",
+        "unit/test_training_parts.py::test_the_search_takes_the_steps_of_the_training",
+    ),
+    "7: an older run's folder is another's": (
+        "training/rundir.py",
+        "{**_renewed(held), ",
+        "{**held, ",
+        "laws/test_resume.py::test_a_run_of_a_version_that_knew_fewer_settings_goes_on",
     ),
     "7: Muon's momentum is not in the state": (
         "training/stepper.py",

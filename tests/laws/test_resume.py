@@ -450,6 +450,19 @@ def test_a_run_is_known_again_whatever_way_was_measured_for_it(digits) -> None:
         fit(_net(), digits, RECIPE.replace(epochs=1), out="run")
 
 
+def test_a_run_of_a_version_that_knew_fewer_settings_goes_on(digits) -> None:
+    recipe = RECIPE.replace(epochs=1)
+    for _ in fit(_net(), digits, recipe, out="run"):
+        pass
+    config = json.loads(Path("run/config.json").read_text())
+    for part, newer in (("recipe", "cutmix"), ("spec", "first"), ("preprocessing", "interpolation")):
+        del config[part][newer]  # each at its default in this run
+    Path("run/config.json").write_text(json.dumps(config))
+    assert isinstance(list(fit(_net(), digits, recipe, out="run", resume=True))[-1], Finished)
+    with pytest.raises(InputError, match=r"recipe.cutmix is 0.0 there, 0.5 here"):
+        fit(_net(), digits, recipe.replace(cutmix=0.5), out="run", resume=True)
+
+
 def test_another_run_is_never_overwritten(digits) -> None:
     for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
         pass

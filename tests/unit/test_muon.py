@@ -91,3 +91,25 @@ def test_a_batch_of_equal_kernels_is_as_each_alone() -> None:
         Muon([{"params": [q], "orthogonal": True}], **settings).step()
     for p, q in zip(together, alone, strict=True):
         assert torch.allclose(p, q, rtol=0, atol=1e-12)
+
+
+def test_a_grouped_convolution_is_a_matrix_a_group() -> None:
+    spec = ds.zoo.get("resnext50_32x4d", classes=3)
+    net = ds.build(spec).double()
+    grouped = net.get_submodule("stages.s1.b1.branch.conv2")
+    assert isinstance(grouped, nn.Conv2d)
+    assert grouped.groups == 32
+    made = make_optimiser(net, ds.Recipe(optimiser="muon", lr=0.1, weight_decay=0.0))
+    before, (out, each) = grouped.weight.detach().clone(), (grouped.out_channels, grouped.in_channels // 32)
+    gradient = torch.sin(torch.arange(before.numel(), dtype=torch.float64)).view_as(before)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.grad = gradient.clone() if module is grouped else torch.zeros_like(module.weight)
+    made.step()
+    moved = (before - grouped.weight.detach()) / 0.1
+    for part, whole in zip(moved.chunk(32), gradient.chunk(32), strict=True):
+        alone = nn.Parameter(torch.zeros(out // 32, each, 3, 3, dtype=torch.float64))
+        alone.grad = whole.clone()
+        settings = {"lr": 1.0, "momentum": 0.9, "nesterov": True}
+        Muon([{"params": [alone], "orthogonal": True}], **settings).step()
+        assert torch.allclose(part, -alone, rtol=0, atol=1e-9)

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from deepskip.errors import InputError
+from deepskip.training import packing
 from deepskip.training.packing import pack, unpack
 
 
-def test_everything_comes_back() -> None:
+@pytest.mark.parametrize("at_once", [1, 100, packing.AT_ONCE])
+def test_everything_comes_back(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(packing, "AT_ONCE", at_once)
     kernel = torch.randn(4, 3, 3, 3)
     state = {
         "net": {

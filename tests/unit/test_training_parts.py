@@ -7,6 +7,7 @@ import copy
 import itertools
 import math
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from deepskip.training import finder, memory, stepper
 from deepskip.training.average import Average
 from deepskip.training.diagnosis import NotFinite, diagnose
 from deepskip.training.distributed import World
+from deepskip.training.events import Stepped
 from deepskip.training.frozen import Frozen
 from deepskip.training.objective import class_weights, summed_loss, wrong
 from deepskip.training.optimiser import make_optimiser
@@ -194,11 +196,31 @@ def test_the_rate_that_is_searched_is_that_of_what_is_trained(monkeypatch: pytes
         held.append({name for name, p in trial.named_parameters() if not p.requires_grad})
         return make_optimiser(trial, recipe)
 
-    monkeypatch.setattr(finder, "make_optimiser", seen)
+    monkeypatch.setattr(stepper, "make_optimiser", seen)
     net = net_of()
     finder.find_rate(net, ds.data.open("digits"), Recipe(freeze=("stem",)), steps=3)
     assert held == [{name for name, _ in net.named_parameters() if name.startswith("stem.")}]
     assert all(p.requires_grad for p in net.parameters())
+
+
+def test_a_training_that_never_begins_leaves_the_net_as_it_was() -> None:
+    net = net_of()
+    ds.fit(net, ds.data.open("digits"), Recipe(freeze=("stem",))).close()
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_the_search_takes_the_steps_of_the_training() -> None:
+    data, kinds = ds.data.open("digits"), {"class_weights": "balanced", "mixup": 0.4, "label_smoothing": 0.1}
+    few = data.train.labels >= 5  # classes that are rare, so that weights matter
+    few[::3] = True
+    kept = torch.nonzero(few).flatten()
+    assert isinstance(data.train.images, UniformImages)
+    train = Split(UniformImages(data.train.images.pixels[kept.numpy()]), data.train.labels[kept])
+    data = replace(data, load_train=lambda: train)
+    recipe = Recipe(epochs=1, batch=100, accumulate=2, **kinds)  # type: ignore[arg-type]
+    trained = next(e for e in ds.fit(net_of(), data, recipe, each_step=True) if isinstance(e, Stepped))
+    _, tried = finder.find_rate(net_of(), data, recipe)
+    assert tried[0].loss == pytest.approx(trained.loss, rel=1e-6)
 
 
 def test_what_cannot_be_frozen() -> None:

@@ -33,7 +33,7 @@ from deepskip.training.heap import kept_for
 from deepskip.training.interrupt import deferred_interrupt
 from deepskip.training.memory import at_once, check, is_out_of_memory, ran_out
 from deepskip.training.memory import choose as choose_memory
-from deepskip.training.objective import class_weights
+from deepskip.training.objective import weights_of
 from deepskip.training.plan import agree, variation_of
 from deepskip.training.precision import choose_device
 from deepskip.training.progress import Progress
@@ -129,11 +129,9 @@ class _Run:
         self.net = net
         way.prepare(net.to(device))
         self.frozen = Frozen(net, recipe.freeze)
-        self.frozen.hold()
-        weights = None
-        if recipe.class_weights == "balanced":
-            weights = class_weights(data.train.labels, net.spec.classes).to(device)
-        self.stepper = Stepper(net, data.preprocessing, recipe, way, self.world, seed=seed, weights=weights)
+        weights = weights_of(recipe, data.train.labels, net.spec.classes)
+        with self.frozen.held():  # and again when the iterator begins
+            self.stepper = Stepper(net, data.preprocessing, recipe, way, self.world, seed=seed, weights=weights)
         self.progress = Progress(held=recipe.hold_lr is not None)
         self.folder: RunFolder | None = None
         self.provenance: dict[str, Any] = {}
@@ -253,6 +251,7 @@ class _Run:
                 kept_for(self.net.spec, self.images, self.way, self.device),
                 synchronised_norms(self.net, self.world) if together else contextlib.nullcontext(),
             ):
+                self.frozen.hold()
                 self.stepper.begin()
                 # An epoch whose last step is taken is not over before it is scored.
                 while (p.step < self.steps or p.epoch_step) and not p.stopped:

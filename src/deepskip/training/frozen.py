@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -42,3 +43,12 @@ class Frozen:
         """Let the parts be trained again."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Freeze the parts for a block."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()

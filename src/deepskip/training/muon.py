@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,15 +19,25 @@ class Muon(torch.optim.Optimizer):
 
     After Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". A kernel [o, i, h, w]
     is taken as the matrix [o, i · h · w]; its update U has about the singular values 1, times √max(1, o /
-    (i · h · w)), and moves the weights by lr · U. Parameters of other groups (`orthogonal` false: vectors, the
-    linear layer) take the step of `torch.optim.SGD`. Weight decay is the same in both, a shrinking by lr ·
-    decay a step, and never part of what is made orthogonal.
+    (i · h · w)), and moves the weights by lr · U. A grouped convolution's kernel is one matrix of o / groups
+    rows for each of its `groups`, which map channels of their own. Parameters of other param groups
+    (`orthogonal` false: vectors, the linear layer) take the step of `torch.optim.SGD`. Weight decay is the same
+    in both, a shrinking by lr · decay a step, and never part of what is made orthogonal.
 
     `torch.optim.Muon` refuses what is not a matrix and takes them one by one; here all of one shape go through
     the iteration together, which in a net of many equal blocks is most of them.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, momentum: float, nesterov: bool) -> None:
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        groups: Mapping[Tensor, int] | None = None,
+    ) -> None:
+        self.groups = dict(groups or {})
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -35,7 +45,7 @@ class Muon(torch.optim.Optimizer):
             "weight_decay": 0.0,
             "orthogonal": False,
         }
-        super().__init__(groups, defaults)
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -65,22 +75,23 @@ class Muon(torch.optim.Optimizer):
         if group["nesterov"]:
             moves = list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
         if group["orthogonal"]:
-            moves = _orthogonal(moves)
+            moves = _orthogonal(moves, [self.groups.get(p, 1) for p in params])
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, moves, alpha=-group["lr"])
 
 
-def _orthogonal(moves: list[Tensor]) -> list[Tensor]:
-    """Return each of `moves` made orthogonal, those of one shape at once."""
-    places: dict[torch.Size, list[int]] = {}
-    for place, move in enumerate(moves):
-        places.setdefault(move.shape, []).append(place)
+def _orthogonal(moves: list[Tensor], groups: list[int]) -> list[Tensor]:
+    """Return each of `moves` [o, i, h, w] made orthogonal, a matrix for each of its groups; equals at once."""
+    places: dict[tuple[torch.Size, int], list[int]] = {}
+    for place, (move, parts) in enumerate(zip(moves, groups, strict=True)):
+        places.setdefault((move.shape, parts), []).append(place)
     made = list(moves)
-    for shape, alike in places.items():
-        matrices = orthogonalise(torch.stack([moves[place].flatten(1) for place in alike]))
+    for (shape, parts), alike in places.items():
+        matrices = torch.stack([moves[place].flatten(1) for place in alike])
+        matrices = orthogonalise(matrices.view(len(alike) * parts, shape[0] // parts, -1))
         factor = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
-        for place, matrix in zip(alike, matrices * factor, strict=True):
-            made[place] = matrix.view(shape)
+        for place, matrix in zip(alike, (matrices * factor).chunk(len(alike)), strict=True):
+            made[place] = matrix.reshape(shape)
     return made
 
 

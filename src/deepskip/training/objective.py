@@ -29,6 +29,11 @@ def wrong(logits: Tensor, batch: Batch) -> Tensor:
     return (logits.detach().argmax(1) != labels).sum()
 
 
+def weights_of(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
+    """Return the weights [classes] that the recipe gives to classes; None when all count alike."""
+    return class_weights(labels, classes) if recipe.class_weights == "balanced" else None
+
+
 def class_weights(labels: Tensor, classes: int) -> Tensor:
     """Return float32 [classes]: n / (classes · n of the class), so that every class has the same sum.
 

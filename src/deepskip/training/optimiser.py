@@ -27,5 +27,7 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups.append({"params": kernels, "weight_decay": recipe.weight_decay, "orthogonal": True})
     groups = [group for group in groups if group["params"]]
     if recipe.optimiser == "muon":
-        return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+        grouped = {c.weight: c.groups for c in convolutions if c.groups > 1}
+        return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, groups=grouped)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)

@@ -6,6 +6,7 @@ thousands of blocks half a minute.
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch import Tensor
 from deepskip.errors import InputError
 
 TREE = "tree"
+AT_ONCE = 2**28  # bytes, about, that are joined on a GPU before they leave it
 
 
 def pack(state: dict[str, Any]) -> dict[str, Any]:
-    """Return `state` as its "tree", JSON, and a flat tensor for each type of its tensors.
+    """Return `state` as its "tree", JSON, and a flat tensor for each type of its tensors, on the processor.
 
     `state` is of dicts, lists, tuples, tensors, strings, numbers and None. `unpack` gives it back equal, every
     tensor in its own order in memory.
@@ -26,7 +28,7 @@ def pack(state: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, list[Tensor]] = {}
     ends: dict[str, int] = {}
     tree = json.dumps(_written(state, flat, ends), separators=(",", ":"))
-    return {TREE: tree, **{name: torch.cat(_together(parts)) for name, parts in flat.items()}}
+    return {TREE: tree, **{name: _joined(parts) for name, parts in flat.items()}}
 
 
 def unpack(packed: dict[str, Any]) -> dict[str, Any]:
@@ -72,9 +74,18 @@ def _read(value: Any, packed: dict[str, Any]) -> Any:
     return tuple(found) if kind == "tuple" else found
 
 
-def _together(parts: list[Tensor]) -> list[Tensor]:
-    """Return the tensors on one device."""
-    return parts if len({part.device for part in parts}) == 1 else [part.cpu() for part in parts]
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return flat tensors as one on the processor; a GPU needs room for few of them, not for all again."""
+    whole = torch.empty(sum(part.numel() for part in parts), dtype=parts[0].dtype)
+    ends = itertools.accumulate(part.nbytes for part in parts)
+    start = 0
+    for _, group in itertools.groupby(
+        zip(parts, ends, strict=True), lambda part: (part[0].device, part[1] // AT_ONCE)
+    ):
+        few = torch.cat([part for part, _ in group])
+        whole[start : start + len(few)] = few
+        start += len(few)
+    return whole
 
 
 def _dense(tensor: Tensor) -> bool:

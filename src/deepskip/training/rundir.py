@@ -12,11 +12,15 @@ import filelock
 import torch
 
 from deepskip._version import __version__
+from deepskip.describe.preprocessing import Preprocessing
+from deepskip.describe.spec import Spec
+from deepskip.describe.value import Value
 from deepskip.errors import InputError
 from deepskip.files import explained, read_json, replacing, sweep, write_json, write_text
 from deepskip.nets.network import Network
 from deepskip.training.packing import pack, unpack
 from deepskip.training.precision import cpu_capabilities
+from deepskip.training.recipe import Recipe
 from deepskip.training.way import Way
 from deepskip.weights import store
 
@@ -87,7 +91,7 @@ class RunFolder:
     def _agree(self, config: dict[str, Any], *, resume: bool) -> None:
         held = read_json(self.path / CONFIG)
         if isinstance(held, dict):  # how it is computed is no part of what it is: it goes on as it began
-            held, config = {**held, "way": None}, {**config, "way": None}
+            held, config = {**_renewed(held), "way": None}, {**config, "way": None}
         difference = _first_difference(held, json.loads(json.dumps(config)))
         if difference:
             key, there, here = difference
@@ -231,6 +235,16 @@ def _processor() -> str:
 def _is_ours(entry: Path) -> bool:
     """Return whether `entry` is what a run that was killed at its very beginning leaves."""
     return entry.name in (STATE, ENVIRONMENT) or (entry.name.startswith(".") and entry.suffix == ".part")
+
+
+def _renewed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what an older version wrote as this one would: fields that it did not know at their defaults."""
+    kinds: dict[str, type[Value]] = {"spec": Spec, "recipe": Recipe, "preprocessing": Preprocessing}
+    try:
+        known = {key: kind.from_dict(config[key]).model_dump(mode="json") for key, kind in kinds.items()}
+    except (InputError, KeyError):
+        return config
+    return {**config, **known}
 
 
 def _first_difference(there: object, here: object, key: str = "") -> tuple[str, str, str] | None:

@@ -45,8 +45,9 @@ class Stepper:
     ) -> None:
         """Prepare for steps; parameters that are frozen now are not trained. `weights` [classes] or none."""
         self.net, self.preprocessing, self.recipe, self.way, self.world = net, preprocessing, recipe, way, world
-        self.seed, self.weights = seed, weights
+        self.seed = seed
         self.device = next(net.parameters()).device
+        self.weights = weights if weights is None else weights.to(self.device)
         self.call: nn.Module = net
         self.kept: nn.Module = net
         self.gradient: Callable[[Batch], None] = self._compute
