@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deepskip.errors import InputError, WorkError
+from deepskip.errors import InputError, WorkError, nearest
 
 
 @contextlib.contextmanager
@@ -104,3 +104,20 @@ def read_json(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(path, f"no JSON ({type(error).__name__})", "a file this program wrote") from error
+
+
+def nearest_path(path: Path, wanted: Callable[[Path], bool]) -> Path | None:
+    """Return the `wanted` path most like `path`, which is not there; None when none is close.
+
+    They differ in one name: the first, from the left, that is not there.
+    """
+    try:
+        first = path
+        while not first.parent.exists():
+            first = first.parent
+        rest = path.relative_to(first)
+        beside = {entry.name: entry / rest for entry in first.parent.iterdir() if wanted(entry / rest)}
+    except (OSError, ValueError):  # no folder, or none that may be read
+        return None
+    found = nearest(first.name, beside)
+    return None if found is None else beside[found]

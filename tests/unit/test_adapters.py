@@ -371,6 +371,15 @@ def other_zip(path: Path) -> None:
         file.writestr("readme.txt", "not a model")
 
 
+def test_a_file_that_is_not_there_is_near_one_that_is(tmp_path: Path) -> None:
+    torch.save(state20(), tmp_path / "resnet20.pth")
+    (tmp_path / "resnet21.txt").touch()
+    with pytest.raises(InputError, match=f"no such file; .*nearest: {tmp_path / 'resnet20.pth'}"):
+        read_tensors(tmp_path / "resnet21.pth")
+    with pytest.raises(InputError, match=r"tensors$"):
+        read_tensors(tmp_path / "nowhere" / "resnet20.pth")
+
+
 @pytest.mark.parametrize(
     ("write", "says"),
     [

@@ -457,6 +457,9 @@ def test_what_is_nowhere_or_empty_is_said_before_anything_else(tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     for path, says in (
         (tmp_path / "no.png", "no such file or folder"),
+        (tmp_path / "ab" / "x.png", f"nearest: {tmp_path / 'a' / 'x.png'}"),
+        (tmp_path / "a" / "x.pnf", f"nearest: {tmp_path / 'a' / 'x.png'}"),
+        (tmp_path / "empti", f"nearest: {tmp_path / 'empty'}"),
         (tmp_path / "empty", "without pictures"),
     ):
         with pytest.raises(InputError, match=says):

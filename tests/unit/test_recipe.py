@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,3 +140,10 @@ def test_devices_and_precisions() -> None:
         choose_device("gpu")
     with pytest.raises(InputError, match="allowed: auto, float32, bf16"):
         choose_precision("bf32", cpu, 32)
+
+
+def test_a_recipe_that_is_not_there_is_near_one_that_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("epochs: 3")
+    (tmp_path / "mime.txt").touch()
+    with pytest.raises(InputError, match=f"nearest: {tmp_path / 'mine.yaml'}"):
+        named(str(tmp_path / "mime.yaml"))

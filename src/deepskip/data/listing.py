@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deepskip.data.decode import SUFFIXES
 from deepskip.errors import InputError, choices
+from deepskip.files import nearest_path
 from deepskip.seeds import derive
 
 
@@ -117,7 +118,8 @@ def find_pictures(
     given = [Path(path) for path in paths]
     for path in given:
         if not os.path.lexists(path):
-            raise InputError(path, "no such file or folder", "pictures, or folders of pictures")
+            near = nearest_path(path, lambda other: other.is_dir() or other.suffix.lower() in SUFFIXES)
+            raise InputError(path, "no such file or folder", "pictures, or folders of pictures", near)
         if path.is_dir() and next(_walk(path, lambda error: None), None) is None:
             _entries(path)  # says why, where it cannot be read
             raise InputError(

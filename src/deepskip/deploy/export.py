@@ -17,6 +17,7 @@ from deepskip.deploy.proof import BATCH, Agreement, prove, reference
 from deepskip.deploy.runner import Logits, Pixels
 from deepskip.errors import InputError, choices, nearest
 from deepskip.extras import need
+from deepskip.files import nearest_path
 from deepskip.model import Model
 
 FORMATS: dict[str, ModuleType] = {
@@ -132,6 +133,7 @@ def read_metadata(path: Path | str) -> Metadata:
     if path.suffix not in forms:
         raise InputError(path, f"a file that ends in {path.suffix or 'nothing'!r}", choices(forms))
     if not path.is_file():
-        raise InputError(path, "no such file", "an exported file")
+        near = nearest_path(path, lambda other: other.suffix in forms and other.is_file())
+        raise InputError(path, "no such file", "an exported file", near)
     found: Metadata = forms[path.suffix].read(path)
     return found

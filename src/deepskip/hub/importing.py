@@ -13,6 +13,7 @@ from torch import Tensor
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError
+from deepskip.files import nearest_path
 from deepskip.hub.known import class_names, preprocessing, unique
 from deepskip.hub.published import recognise
 from deepskip.nets.network import Network
@@ -108,7 +109,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
-        raise InputError(path, reason.lower(), "a text file with a class name a line") from error
+        near = nearest_path(path, Path.is_file) if isinstance(error, FileNotFoundError) else None
+        raise InputError(path, reason.lower(), "a text file with a class name a line", near) from error
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from deepskip.data.variation import Alpha, Augment
 from deepskip.describe.value import Value
 from deepskip.errors import InputError, choices, nearest
+from deepskip.files import nearest_path
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -196,7 +197,9 @@ def read_recipe(path: Path) -> Recipe:
         reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or "no text"
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(path, f"{reason}{line}".lower(), "a YAML file of a recipe's fields") from error
+        missing = isinstance(error, FileNotFoundError)
+        near = nearest_path(path, lambda other: other.suffix.lower() in SUFFIXES) if missing else None
+        raise InputError(path, f"{reason}{line}".lower(), "a YAML file of a recipe's fields", near) from error
     if found is None:
         found = {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -17,11 +17,13 @@ from torch import Tensor
 from deepskip.describe import zoo
 from deepskip.describe.spec import Spec
 from deepskip.errors import InputError, printable
+from deepskip.files import nearest_path
 from deepskip.nets.builder import build
 from deepskip.nets.network import Network
 from deepskip.weights.adapters.translate import detect, differences, from_foreign, names, shapes
 from deepskip.weights.store import unreadable
 
+SUFFIXES = (".pth", ".th", ".pt", ".bin", ".safetensors")
 FORMATS = "a .pth, .th, .pt, .bin or .safetensors file of tensors"
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -37,8 +39,10 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        there = "not a regular file" if path.exists() else "no such file"
-        raise InputError(path, "a folder" if path.is_dir() else there, FORMATS)
+        if path.exists():
+            raise InputError(path, "a folder" if path.is_dir() else "not a regular file", FORMATS)
+        near = nearest_path(path, lambda other: other.suffix in SUFFIXES and other.is_file())
+        raise InputError(path, "no such file", FORMATS, near)
     with path.open("rb") as file:
         start = file.read(9)
     found = _read_safetensors(path) if _is_safetensors(path, start) else _read_torch(path, start)

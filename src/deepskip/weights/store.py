@@ -17,8 +17,8 @@ from deepskip.describe.ledger import count
 from deepskip.describe.preprocessing import Preprocessing
 from deepskip.describe.spec import Spec
 from deepskip.describe.value import Value
-from deepskip.errors import InputError, nearest
-from deepskip.files import replacing
+from deepskip.errors import InputError
+from deepskip.files import nearest_path, replacing
 from deepskip.garbage import paused
 from deepskip.nets.builder import assemble
 from deepskip.nets.network import Network, not_finite
@@ -70,17 +70,9 @@ def near(path: Path) -> Path | None:
     """Return a model in the folder `path`, or the one whose name is most like it, or None."""
     try:
         inside = [entry for entry in sorted(path.iterdir()) if _is_model(entry)] if path.is_dir() else []
-        if inside:
-            return inside[0]
-        first = path  # of its names, from the left, that is not there
-        while not first.parent.exists():
-            first = first.parent
-        rest = path.relative_to(first)
-        beside = {entry.name: entry / rest for entry in first.parent.iterdir() if _is_model(entry / rest)}
-    except (OSError, ValueError):  # no folder, or none that may be read
-        return None
-    found = nearest(first.name, beside)
-    return None if found is None else beside[found]
+    except (OSError, ValueError):  # none that may be read
+        inside = []
+    return inside[0] if inside else nearest_path(path, _is_model)
 
 
 def _is_model(path: Path) -> bool:
