@@ -49,10 +49,10 @@ DRAWN = {
 HEAD = """# Gallery
 
 Every figure that deepskip draws, with the function that draws it, from rows, and the command that measured
-them. Studies, inspections and trainings write theirs by themselves, into `figures/` and `report.html`. Each
-file's metadata hold the command. The figures can be read in black and white and by the colour-blind, and turn
-dark in a report whose page is dark. `python docs/gallery.py` made this page; with `--page FILE` it makes it one
-HTML file.
+them. Studies and inspections write theirs by themselves, into `figures/` and `report.html`; trainings into
+`report.html`. Each file's metadata hold the command. The figures can be read in black and white and by the
+colour-blind, and turn dark in a report whose page is dark. `python docs/gallery.py` made this page; with
+`--page FILE` it makes it one HTML file.
 """
 
 

@@ -17,7 +17,7 @@ ROOT = Path(deepskip.__file__).parent
 DOCS = ROOT.parents[1]
 
 # The reading order. A room may import the rooms before it; within a room, a file the files before it.
-# Where it differs from the first plan: docs/decisions/0001-rooms.md.
+# Where that is not obvious: docs/decisions/0001-rooms.md.
 ROOMS: dict[str, tuple[str, ...]] = {
     "_version": (),
     "errors": (),

@@ -136,6 +136,8 @@ def test_pushed_and_loaded_by_name(hub: Hub, plain_http: None, model: ds.Model, 
     for loaded in (ds.load(address), ds.Model.from_pretrained("anna/farm"), ds.load("hf://anna/farm@main")):
         assert same(loaded, model)
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("a.png")
+    assert deepskip("describe", address, "--json").json["name"] == model.net.spec.name
+    assert "--depth" in deepskip("describe", address, "--depth", 20).error
     assert deepskip("predict", address, "a.png", "--json").json[0]["class"] in model.classes
     made = Path("farm", "train")
     for label in ("cow", "cat"):

@@ -49,8 +49,8 @@ def bench(
     depth
         Number of layers, with a family's name.
     data
-        A built-in name or a folder: its validation pictures are run and answers compared on them, and training
-        pictures calibrate eight bits. For a model; without it noise is run and nothing is compared.
+        A built-in name or a folder: some of its validation pictures are run and answers compared on them, and
+        others calibrate eight bits. For a model; without it noise is run and nothing is compared.
     ways
         Names separated by commas; all by default. Eager PyTorch is always one: it is what others are compared
         with.

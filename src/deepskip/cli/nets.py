@@ -86,12 +86,13 @@ def describe(
     - `deepskip describe resnet56_cifar`
     - `deepskip describe resnet --depth 34 --plain`
     - `deepskip describe runs/r56`
+    - `deepskip describe torchvision://resnet50`
     - `deepskip describe resnet34 --draw resnet34.svg --view twin`
 
     Parameters
     ----------
     net
-        A zoo name, a family, a run folder or a `model.safetensors`.
+        A zoo name, a family, a run folder, a `model.safetensors` or an address.
     depth
         Number of layers, with a family's name.
     plain
@@ -172,16 +173,21 @@ def _command(net: str, depth: int | None, plain: bool) -> str:
 def _spec(net: str, depth: int | None) -> Spec:
     from deepskip.describe import zoo
 
+    address = not Path(net).exists() and "://" in net
+    if depth is not None and (address or Path(net).exists()):
+        raise InputError("--depth", f"{depth} with the model {net}", "a depth with a family's name alone")
+    if address:
+        from deepskip.model import load
+
+        return load(net).net.spec
     if Path(net).exists():
         from deepskip.weights.store import read_header
 
-        if depth is not None:
-            raise InputError("--depth", f"{depth} with the model {net}", "a depth with a family's name alone")
         return read_header(net).spec
     if net.endswith(".safetensors") or "/" in net:
         from deepskip.weights.store import near
 
-        allowed = "a zoo name, a run folder or a model.safetensors"
+        allowed = "a zoo name, a run folder, a model.safetensors or an address"
         raise InputError(net, "no such file or folder", allowed, near(Path(net)))
     return zoo.get(net, depth=depth)
 

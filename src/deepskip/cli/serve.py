@@ -73,8 +73,8 @@ def serve(
     pictures
         Pictures in a request, at most.
     token_file
-        A file with a token that requests have to bring, all but those for `/health` and the page's own files;
-        the variable DEEPSKIP_TOKEN does the same.
+        A file with a token that requests have to bring, all but those for `/health`, `/openapi.json` and the
+        page's own files; the variable DEEPSKIP_TOKEN does the same.
     origins
         Web sites whose pages may use this server from a browser, as `https://example.org`, separated by commas;
         none by default.

@@ -66,7 +66,7 @@ class Place:
     device: str = "auto"
     """`auto`, `cpu` or `cuda`. With `--dask`, what the workers have: those that offer a GPU, if any does."""
     precision: str = "auto"
-    """`auto`, `float32` or `bf16`."""
+    """`auto`, `float32`, `bf16` or `fp16` (on a GPU)."""
 
     def check(self) -> None:
         """Refuse what cannot be. Raises InputError."""

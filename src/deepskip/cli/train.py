@@ -86,7 +86,8 @@ def train(
     seed
         Seed of the initial values, the order of images and their augmentation.
     recipe
-        A named recipe (`quick`, `imagenette`, `depth`, `he2015_cifar`) or a .yaml file of a recipe's fields.
+        A named recipe (`quick`, `imagenette`, `depth`, `spectrum`, `thousands`, `he2015_cifar`) or a .yaml file
+        of a recipe's fields.
     settings
         Any field of the recipe, as KEY=VALUE; may be given several times.
     out
@@ -98,8 +99,8 @@ def train(
     precision
         `auto`, `float32`, `bf16` or `fp16` (on a GPU).
     memory
-        What a step keeps for its backward pass: `store` all activations, `recompute` about √depth of them (a
-        third more time), `reversible` none of a reversible net's; `auto` is the fastest that fits.
+        What a step keeps for its backward pass: `store` all activations, `recompute` about √depth of them
+        (1.2 to 1.7 times the time), `reversible` none of a reversible net's; `auto` is the fastest that fits.
     tune
         Measure how to train fastest here, for runs of more than a minute: `auto` remembers what was found,
         `again` measures anew, `off` takes the usual way.
