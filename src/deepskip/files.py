@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deepskip.errors import InputError, WorkError, nearest
+
+COMPARED = 10_000  # names, at most, that one that is not there is compared with
 
 
 @contextlib.contextmanager
@@ -109,14 +112,16 @@ def read_json(path: Path) -> object:
 def nearest_path(path: Path, wanted: Callable[[Path], bool]) -> Path | None:
     """Return the `wanted` path most like `path`, which is not there; None when none is close.
 
-    They differ in one name: the first, from the left, that is not there.
+    They differ in one name: the first, from the left, that is not there. Of a folder of very many some are
+    compared, since an answer should come at once.
     """
     try:
         first = path
         while not first.parent.exists():
             first = first.parent
         rest = path.relative_to(first)
-        beside = {entry.name: entry / rest for entry in first.parent.iterdir() if wanted(entry / rest)}
+        entries = itertools.islice(first.parent.iterdir(), COMPARED)
+        beside = {entry.name: entry / rest for entry in entries if wanted(entry / rest)}
     except (OSError, ValueError):  # no folder, or none that may be read
         return None
     found = nearest(first.name, beside)
