@@ -68,6 +68,11 @@ from tests.end_to_end.command import Command
         (("describe", "nowhere/model.safetensors"), "no such file or folder"),
         (("describe", "resnet18", "--batch", 0), "--batch: got 0"),
         (("nets", "densenet"), "PATTERN: got 'densenet'"),
+        (
+            ("train", "digits", "--memory", "revers"),
+            "--memory: got 'revers'; allowed: auto, store, recompute, reversible; nearest: reversible",
+        ),
+        (("train", "digits", "--tune", "agian"), "nearest: again"),
     ],
 )
 def test_wrong_words(deepskip: Command, args: tuple[object, ...], says: str) -> None:

@@ -791,6 +791,12 @@ MUTANTS = {
         "weights=None)",
         "unit/test_training_parts.py::test_the_search_takes_the_steps_of_the_training",
     ),
+    "7: a finished run's lost model stays lost": (
+        "training/engine.py",
+        "if self.folder and self.folder.lacks_model():",
+        "if False:",
+        "laws/test_resume.py::test_a_finished_run_makes_its_model_again",
+    ),
     "7: an older run's folder is another's": (
         "training/rundir.py",
         "{**_renewed(held), ",

@@ -463,6 +463,22 @@ def test_a_run_of_a_version_that_knew_fewer_settings_goes_on(digits) -> None:
         fit(_net(), digits, recipe.replace(cutmix=0.5), out="run", resume=True)
 
 
+def test_a_finished_run_makes_its_model_again(digits) -> None:
+    recipe = RECIPE.replace(epochs=1, ema=0.9)
+    for _ in fit(_net(), digits, recipe, out="run"):
+        pass
+    made = Path("run/model.safetensors")
+    before = load_file(made)
+    made.unlink()
+    for _ in fit(_net(), digits, recipe, out="run", resume=True):
+        pass
+    again = load_file(made)
+    assert all(torch.equal(again[name], tensor) for name, tensor in before.items())
+    shutil.rmtree("run/state")
+    said = next(e for e in fit(_net(), digits, recipe, out="run", resume=True) if isinstance(e, Noted))
+    assert said.text == "run: no state is left, so the run begins anew"
+
+
 def test_another_run_is_never_overwritten(digits) -> None:
     for _ in fit(_net(), digits, RECIPE.replace(epochs=1), out="run"):
         pass

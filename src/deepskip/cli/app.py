@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import cyclopts
 from cyclopts import App, CycloptsError, Parameter
@@ -148,6 +149,9 @@ def _explain(error: CycloptsError) -> str:
         return _line(where, f"{error.unused_tokens[0]!r} too many", f"what `{where} --help` shows", None)
     if isinstance(error, cyclopts.CoercionError) and error.token is not None:
         option = error.token.keyword or (error.argument.name if error.argument else "argument")
+        values = [value for value in get_args(error.target_type) if isinstance(value, str)]
+        if values:
+            return _line(option, repr(error.token.value), choices(values), nearest(error.token.value, values))
         words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
         kind = str(getattr(error.target_type, "__name__", error.target_type)).removesuffix(" | None")
         return _line(option, repr(error.token.value), words.get(kind, kind), None)

@@ -134,6 +134,12 @@ def train(
     built, notes = build_net(opened, net or NET, depth, plain, model, seed)
     for note in notes:
         output.note(note)
+    if track:
+        from deepskip.training.track import writer
+
+        writer()  # said before anything is measured or made
+    if init is None and chosen.freeze:
+        output.note(f"{', '.join(chosen.freeze)}: frozen at drawn values, since there is no --init")
     if find_lr:
         # One process searches for all.
         return _find_rate(built, opened, chosen, seed, device, precision, output) if world.first else None

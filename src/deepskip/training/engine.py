@@ -256,6 +256,8 @@ class _Run:
                 # An epoch whose last step is taken is not over before it is scored.
                 while (p.step < self.steps or p.epoch_step) and not p.stopped:
                     yield from self._epoch()
+                if self.folder and self.folder.lacks_model():  # somebody removed it from a finished run
+                    self._save()
         except (GeneratorExit, KeyboardInterrupt):
             # Both come between two steps: a closed iterator, and Ctrl-C, which a step defers to its end.
             # The run can go on from exactly here. Only a handler of somebody else's interrupts it.

@@ -131,6 +131,10 @@ class RunFolder:
         """Write the model file."""
         store.save(self.path / store.FILE, net, header)
 
+    def lacks_model(self) -> bool:
+        """Return whether the model file is not there."""
+        return not (self.path / store.FILE).exists()
+
     def save_best(self, net: Network, header: store.Header) -> None:
         """Write the model file of the epoch with the lowest validation error so far."""
         store.save(self.path / BEST, net, header)
@@ -168,7 +172,7 @@ class RunFolder:
             raise InputError(
                 self.path / STATE, "only damaged states", "a whole one; without state/ the run begins anew"
             )
-        return None, []
+        return None, [] if self.lacks_model() else [f"{self.path}: no state is left, so the run begins anew"]
 
 
 def refuse(path: Path) -> None:

@@ -13,18 +13,22 @@ EVERY = 10  # steps between points of the step's loss
 FOLDER = "tensorboard"
 
 
+def writer() -> Any:
+    """Return PyTorch's class that writes for TensorBoard. Raises InputError where that is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "--track", "no TensorBoard here", "an installed one: pip install 'deepskip[track]'"
+        ) from error
+    return SummaryWriter
+
+
 class Tracker:
     """Writes events to `<run folder>/tensorboard` as TensorBoard reads them. Raises InputError without it."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError(
-                "--track", "no TensorBoard here", "an installed one: pip install 'deepskip[track]'"
-            ) from error
-        make: Any = SummaryWriter
-        self._writer = make(folder / FOLDER)
+        self._writer = writer()(folder / FOLDER)
 
     def __call__(self, event: Event) -> None:
         """Write the event's numbers."""
